@@ -1,0 +1,1 @@
+"""What there is, what there was, and the way back: take, compare, plan, apply."""
