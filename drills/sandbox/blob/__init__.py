@@ -1,0 +1,1 @@
+"""Azurite beside the sandbox: installing, starting and stopping Microsoft's blob emulator."""
