@@ -1,0 +1,1 @@
+"""Rehearsals and proof: drills, checks, evidence, and the sandbox they are rehearsed in."""

@@ -1,0 +1,228 @@
+"""The ASGI application: one request in, one transaction, one answer out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote
+
+from drills.sandbox.access import Access
+from drills.sandbox.activity import Activity
+from drills.sandbox.arm import Arm, query_pairs
+from drills.sandbox.control import Control
+from drills.sandbox.dataplane import DataPlane
+from drills.sandbox.faults import Faults
+from drills.sandbox.identity import Identity
+from drills.sandbox.providers import register_all
+from drills.sandbox.throttle import Throttle
+from drills.sandbox.wire import Answer, ArmError, Call
+from drills.sandbox.world import World
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_HOSTED = re.compile(
+    r"^(?P<name>[a-z0-9-]+)\.(?P<suffix>openai|cognitiveservices|services\.ai|api)"
+    r"\.(?:azure\.com|cognitive\.microsoft\.com|localhost)(?::\d+)?$",
+    re.IGNORECASE,
+)
+_PREFIXED = re.compile(
+    r"^/dp/(?P<name>[a-z0-9-]+)\.(?P<suffix>openai|cognitiveservices|services\.ai|api)(?P<rest>/.*)?$",
+    re.IGNORECASE,
+)
+
+
+class Sandbox:
+    """The whole sandbox as an ASGI application."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.faults = Faults(world)
+        world.access = Access(world)
+        world.activity = Activity(world)
+        world.throttle = Throttle(world)
+        world.identity = Identity(world)
+        world.arm = Arm(world)
+        self.control = Control(world)
+        self.data = DataPlane(world)
+        register_all(world)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request (or the server's start and stop)."""
+        if scope["type"] == "lifespan":
+            while True:
+                message = await receive()
+                await send({"type": message["type"] + ".complete"})
+                if message["type"] == "lifespan.shutdown":
+                    return
+        if scope["type"] != "http":
+            return
+        call = await self._read(scope, receive)
+        if call is None:
+            return
+        plan = None if self.control.owns(call) else self.world.faults.plan(call)
+        if plan is not None:
+            await plan.before(scope)
+            if plan.refused:
+                self._note(call, 0, plan.label)
+                return
+        answer = plan.answer if plan is not None and plan.answer is not None else None
+        if answer is None:
+            answer = self.process(call)
+        else:
+            self._note(call, answer.status, plan.label if plan is not None else "")
+        await self._write(call, answer, scope, send, plan)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Call | None:
+        chunks: list[bytes] = []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+        host = headers.get("host") or "localhost"
+        client = scope.get("client") or ("", 0)
+        return Call(
+            method=scope["method"],
+            path=unquote(raw) if raw else scope["path"],
+            query=query_pairs(scope["query_string"].decode("latin-1")),
+            headers=headers,
+            body=b"".join(chunks),
+            base=f"{scope['scheme']}://{host}",
+            client=client[0],
+            id=self.world.request_id(),
+            correlation_id=headers.get("x-ms-correlation-request-id") or self.world.request_id(),
+            now=self.world.clock.now(),
+            raw_path=raw,
+        )
+
+    def process(self, call: Call) -> Answer:
+        """Answer a call in one transaction: all of its changes, or none."""
+        store = self.world.store
+        if self.control.owns(call):
+            return self.control.handle(call)
+        self.world.run_due()
+        call.now = self.world.clock.now()
+        code = message = ""
+        store.begin()
+        try:
+            answer = self._dispatch(call)
+        except ArmError as error:
+            store.rollback()
+            store.begin()
+            answer, code, message = error.answer(), error.code, error.message
+        except BaseException:
+            store.rollback()
+            raise
+        self.world.activity.finished(call, answer, code=code, message=message)
+        self._journal(call, answer.status, "")
+        store.commit()
+        self.world.run_due()
+        return answer
+
+    def _note(self, call: Call, status: int, fault: str) -> None:
+        self.world.store.begin()
+        self._journal(call, status, fault)
+        self.world.store.commit()
+
+    def _journal(self, call: Call, status: int, fault: str) -> None:
+        caller = call.caller
+        entry = {
+            "time": call.now.isoformat(),
+            "method": call.method,
+            "path": call.path,
+            "query": {k: v for k, v in call.query.items() if k.lower() not in ("sig", "s")},
+            "status": status,
+            "region": call.region,
+            "target": call.target,
+            "operation": call.operation,
+            "caller": caller.label if caller else "",
+            "name": caller.name if caller else "",
+            "oid": caller.oid if caller else "",
+            "via": caller.via if caller else "",
+            "client": call.client,
+            "correlation": call.correlation_id,
+            "agent": call.headers.get("user-agent", ""),
+        }
+        if fault:
+            entry["fault"] = fault
+        self.world.store.journal(call.now.timestamp(), entry)
+
+    def locate(self, call: Call) -> tuple[str, str, str] | None:
+        """The data plane a call is for: subdomain or region, suffix and path; None for ARM."""
+        match = _PREFIXED.match(call.path)
+        if match:
+            return match["name"].lower(), match["suffix"].lower(), match["rest"] or "/"
+        match = _HOSTED.match(call.headers.get("host", ""))
+        if match:
+            return match["name"].lower(), match["suffix"].lower(), call.path
+        return None
+
+    def _dispatch(self, call: Call) -> Answer:
+        world = self.world
+        found = world.identity.handle(call)
+        if found is not None:
+            return found
+        place = self.locate(call)
+        if place is not None:
+            return self.data.handle(call, *place)
+        call.caller = world.identity.caller(call)
+        headers = world.throttle.charge(call)
+        try:
+            answer = world.arm.handle(call)
+        except ArmError as error:
+            error.headers = {**headers, **error.headers}
+            raise
+        answer.headers = {**headers, **answer.headers}
+        return answer
+
+    async def _write(self, call: Call, answer: Answer, scope: Scope, send: Send, plan: Any) -> None:
+        body = answer.payload()
+        headers = {
+            "cache-control": "no-cache",
+            "pragma": "no-cache",
+            "expires": "-1",
+            "x-content-type-options": "nosniff",
+            "strict-transport-security": "max-age=31536000; includeSubDomains",
+            "x-ms-request-id": call.id,
+            "x-ms-correlation-request-id": call.correlation_id,
+        }
+        if body or answer.body is not None:
+            headers["content-type"] = answer.media_type
+        if answer.status != 204:
+            headers["content-length"] = str(len(body))
+        headers |= {k.lower(): v for k, v in answer.headers.items()}
+        if plan is not None and (damaged := plan.damage(scope, answer.status, headers, body)):
+            if damaged.cut:
+                await self._cut(scope, send, damaged)
+                return
+            headers, body = damaged.headers, damaged.body
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()],
+            }
+        )
+        if call.method == "HEAD":
+            body = b""
+        await send({"type": "http.response.body", "body": body})
+
+    async def _cut(self, scope: Scope, send: Send, damaged: Any) -> None:
+        """Send a part of the body, then drop the connection."""
+        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in damaged.headers.items()]
+        await send(
+            {"type": "http.response.start", "status": damaged.status, "headers": headers}
+        )
+        await send({"type": "http.response.body", "body": damaged.body, "more_body": True})
+        await asyncio.sleep(0)
+        transport = scope.get("extensions", {}).get("sandbox.transport")
+        if transport is not None:
+            transport.abort()
