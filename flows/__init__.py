@@ -1,0 +1,1 @@
+"""Prefect, and nothing but: one thin flow per file, named as a sentence."""

@@ -1,0 +1,76 @@
+"""Rules for all tests: how many examples, and no network but loopback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+STRESS = os.environ.get("MUSTER_STRESS", "") not in ("", "0")
+
+settings.register_profile(
+    "default",
+    max_examples=30,
+    deadline=None,  # the machine is shared: time is measured in bench/, not here
+    derandomize=True,  # the same commit gives the same verdict
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.register_profile(
+    "stress",
+    max_examples=2_000,
+    deadline=timedelta(seconds=60),
+    derandomize=False,  # a long run looks at new examples each time
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("stress" if STRESS else "default")
+
+
+@pytest.fixture(scope="session")
+def stress() -> bool:
+    """Whether this is a long run (`make stress`, MUSTER_STRESS=1)."""
+    return STRESS
+
+
+@pytest.fixture(scope="session")
+def scaled() -> Callable[[int, int], int]:
+    """The count for this run: `scaled(few, many)` is `few`, or `many` under stress."""
+    return lambda few, many: many if STRESS else few
+
+
+def _is_local(host: object) -> bool:
+    if host is None or host in ("", b"", "localhost", b"localhost"):
+        return True
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    if text.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _only_loopback(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse a look-up or a connection that would leave this machine."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        if not isinstance(address, tuple):
+            return  # a Unix socket
+        host = address[0]
+    else:
+        return
+    if not _is_local(host):
+        raise PermissionError(f"a test must not leave this machine, and asked for {host!r}")
+
+
+if not os.environ.get("MUSTER_AZURE_VERIFIED"):  # only then may a test reach Azure itself
+    sys.addaudithook(_only_loopback)
