@@ -1,0 +1,245 @@
+"""The command line: one sub-command per verb, and the one place that turns errors into words."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import click
+
+from muster import __version__
+from muster.invocation import Exit, Invocation, safe_lines, shared_options
+from snapshots.errors import MusterError
+
+
+class Entry(NamedTuple):
+    """Where a sub-command lives, and what it does in a few words."""
+
+    target: str  # module:attribute, imported when it is asked for
+    help: str
+    section: str
+
+
+# The words are here, and not taken from the commands, so that `muster --help` imports none of them.
+COMMANDS: dict[str, Entry] = {
+    "init": Entry(
+        "muster.commands.init:command", "Write a configuration from what is there.", "Begin"
+    ),
+    "doctor": Entry(
+        "muster.commands.doctor:command", "Check access, permissions, tools and stores.", "Begin"
+    ),
+    "demo": Entry(
+        "muster.commands.demo:command", "Tell the whole story in minutes, without Azure.", "Begin"
+    ),
+    "sandbox": Entry(
+        "muster.commands.sandbox:command", "Serve a local Azure to try things in.", "Begin"
+    ),
+    "snapshot": Entry(
+        "muster.commands.snapshot:command", "Take the estate's state and keep it.", "Keep"
+    ),
+    "verify": Entry("muster.commands.verify:command", "Prove that what was kept is whole.", "Keep"),
+    "prune": Entry(
+        "muster.commands.prune:command", "Let old snapshots go (dry by default).", "Keep"
+    ),
+    "log": Entry("muster.commands.log:command", "List the snapshots.", "Look"),
+    "show": Entry(
+        "muster.commands.show:command", "Show a snapshot, or one resource of it.", "Look"
+    ),
+    "asof": Entry("muster.commands.asof:command", "Show what was there at a moment.", "Look"),
+    "diff": Entry(
+        "muster.commands.diff:command", "Say what differs between two snapshots.", "Look"
+    ),
+    "lineage": Entry(
+        "muster.commands.lineage:command", "What a resource came from and what it reached.", "Look"
+    ),
+    "coverage": Entry(
+        "muster.commands.coverage:command",
+        "How each kind would come back, and what was unread.",
+        "Look",
+    ),
+}
+SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")
+
+
+class Front(click.Group):
+    """The group of all sub-commands: imports one only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Name the sub-commands."""
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Import a sub-command, or None when there is none of that name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, click.Command):
+            message = f"{entry.target} is no command"
+            raise TypeError(message)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the sub-command, or suggest one."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, 2, 0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see `muster --help`"
+            ctx.fail(f"there is no command {name!r}: {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the sub-commands by section, without importing any."""
+        for section in SECTIONS:
+            rows = [(name, e.help) for name, e in COMMANDS.items() if e.section == section]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
+
+@click.command(
+    cls=Front,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=list(shared_options()),
+    no_args_is_help=True,
+    epilog="Exit codes: 0 clean or done, 1 error, 2 findings or a failed verdict, 3 incomplete, "
+    "130 interrupted.",
+)
+@click.version_option(
+    __version__, "-V", "--version", prog_name="muster", message="%(prog)s %(version)s"
+)
+def front() -> None:
+    """Keep AI workloads on Azure recoverable, and prove it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and give its exit code. No exception leaves, SystemExit included."""
+    invocation = Invocation()
+    with contextlib.suppress(ValueError, AttributeError):  # no such signal, or not the main thread
+        signal.signal(signal.SIGTERM, _terminate)
+    code = _run(list(sys.argv[1:] if argv is None else argv), invocation)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+    return code
+
+
+def _run(argv: list[str], invocation: Invocation) -> int:
+    try:
+        result = front.main(args=argv, prog_name="muster", standalone_mode=False, obj=invocation)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted: nothing half done was kept, run the command again")
+        return Exit.INTERRUPTED
+    except click.NoSuchOption as error:
+        return _usage(error)
+    except click.UsageError as error:
+        return _usage(error)
+    except click.ClickException as error:
+        _complain(f"error: {error.format_message()}")
+        return Exit.ERROR
+    except MusterError as error:
+        _complain(_words(error, invocation))
+        _debug_log(error, invocation, always=False)
+        return Exit.ERROR
+    except BrokenPipeError:
+        _drop_stdout()
+        return Exit.CLEAN  # who reads has seen enough
+    except SystemExit as done:  # click's own answer to a closed pipe
+        _drop_stdout()
+        return done.code if isinstance(done.code, int) else Exit.ERROR
+    except Exception as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
+        _complain(_internal(error, invocation))
+        return Exit.ERROR
+    return int(result) if isinstance(result, int) else Exit.CLEAN
+
+
+def _words(error: MusterError, invocation: Invocation) -> str:
+    return _scrub(f"error: {error}", invocation)
+
+
+def _usage(error: click.UsageError) -> int:
+    lines = [f"error: {error.format_message()}"]
+    if error.ctx is not None:
+        lines.append(f"  next:  see `{error.ctx.command_path} --help`")
+    _complain("\n".join(lines))
+    return Exit.ERROR
+
+
+def _internal(error: Exception, invocation: Invocation) -> str:
+    if isinstance(error, MemoryError):
+        return "error: this machine has no memory left\n  next:  lower [snapshot] concurrency"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        return _scrub(
+            f"error: {error.strerror.lower()}{where}\n  next:  check the path, its permissions and "
+            "the space left",
+            invocation,
+        )
+    log = _debug_log(error, invocation, always=False)
+    name = type(error).__name__
+    told = _scrub(str(error).split("\n")[0][:200], invocation)
+    where = f"details are in {log}" if log else "set MUSTER_DEBUG=1 to get details in a file"
+    return f"internal error {name}: {told}\n  next:  {where}"
+
+
+def _debug_log(error: Exception, invocation: Invocation, *, always: bool) -> Path | None:
+    """Write the traceback, scrubbed, to a file of ours, and say where; only under MUSTER_DEBUG."""
+    if not (invocation.environment.debug or always):
+        return None
+    import traceback
+
+    text = _scrub("".join(traceback.format_exception(error)), invocation)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="muster-debug-", suffix=".log", text=True)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError:
+        return None
+    return Path(name)
+
+
+def _scrub(text: str, invocation: Invocation) -> str:
+    """Take out what looks like a secret, and the secrets that the environment is known to hold."""
+    from snapshots.cloud.scrub import scrub  # only when there is something to tell
+
+    for value in sorted(invocation.environment.secrets, key=len, reverse=True):
+        text = text.replace(value, "[secret]").replace(quote(value, safe=""), "[secret]")
+    return scrub(text)
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(safe_lines(text), err=True)
+
+
+def _drop_stdout() -> None:
+    """Send what is left for a closed pipe nowhere: the interpreter flushes once more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

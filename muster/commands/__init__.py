@@ -1,0 +1,1 @@
+"""One command per file: each imported only when it is asked for."""

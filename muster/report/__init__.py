@@ -1,0 +1,1 @@
+"""What muster found, for people and for machines."""
