@@ -1,10 +1,10 @@
-"""Rules for all tests: how many examples, and no network but loopback."""
+"""Rules for all tests: how many examples, no network but loopback, what may not be skipped."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from ipaddress import ip_address
 
@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 STRESS = os.environ.get("MUSTER_STRESS", "") not in ("", "0")
+# Markers whose tests must run: where they are promised, a skip is a failure (.ci/run).
+REQUIRED = frozenset(filter(None, os.environ.get("MUSTER_REQUIRE", "").split(",")))
 
 settings.register_profile(
     "default",
@@ -74,3 +76,17 @@ def _only_loopback(event: str, arguments: tuple[object, ...]) -> None:
 
 if not os.environ.get("MUSTER_AZURE_VERIFIED"):  # only then may a test reach Azure itself
     sys.addaudithook(_only_loopback)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count a skipped test of a required marker as failed."""
+    report = yield
+    required = sorted(REQUIRED & {mark.name for mark in item.iter_markers()})
+    if report.skipped and required and not hasattr(report, "wasxfail"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{', '.join(required)} tests must run here (MUSTER_REQUIRE): {why}"
+    return report

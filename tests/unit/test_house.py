@@ -400,3 +400,42 @@ def test_a_test_cannot_leave_this_machine() -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         client.connect(server.getsockname())
+
+
+# ---- no skip where a test is promised
+
+SKIPPING = """
+import pytest
+
+@pytest.mark.browser
+def test_in_a_browser():
+    pytest.skip("there is no browser")
+"""
+
+
+@pytest.mark.parametrize(("required", "said"), [("", "1 skipped"), ("azurite,browser", "1 failed")])
+def test_a_skip_is_a_failure_where_its_marker_is_required(
+    tmp_path: Path, required: str, said: str
+) -> None:
+    (tmp_path / "test_skipping.py").write_text(SKIPPING)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "MUSTER_REQUIRE": required},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert said in done.stdout.splitlines()[-1], done.stdout + done.stderr
