@@ -15,6 +15,7 @@ from drills.sandbox.control import Control
 from drills.sandbox.dataplane import DataPlane
 from drills.sandbox.faults import Faults
 from drills.sandbox.identity import Identity
+from drills.sandbox.ids import region_name, segment_after
 from drills.sandbox.providers import register_all
 from drills.sandbox.throttle import Throttle
 from drills.sandbox.wire import Answer, ArmError, Call
@@ -46,6 +47,7 @@ class Sandbox:
         world.throttle = Throttle(world)
         world.identity = Identity(world)
         world.arm = Arm(world)
+        world.access.register(world.arm)
         self.control = Control(world)
         self.data = DataPlane(world)
         register_all(world)
@@ -155,22 +157,12 @@ class Sandbox:
             entry["fault"] = fault
         self.world.store.journal(call.now.timestamp(), entry)
 
-    def locate(self, call: Call) -> tuple[str, str, str] | None:
-        """The data plane a call is for: subdomain or region, suffix and path; None for ARM."""
-        match = _PREFIXED.match(call.path)
-        if match:
-            return match["name"].lower(), match["suffix"].lower(), match["rest"] or "/"
-        match = _HOSTED.match(call.headers.get("host", ""))
-        if match:
-            return match["name"].lower(), match["suffix"].lower(), call.path
-        return None
-
     def _dispatch(self, call: Call) -> Answer:
         world = self.world
         found = world.identity.handle(call)
         if found is not None:
             return found
-        place = self.locate(call)
+        place = locate(call)
         if place is not None:
             return self.data.handle(call, *place)
         call.caller = world.identity.caller(call)
@@ -226,3 +218,48 @@ class Sandbox:
         transport = scope.get("extensions", {}).get("sandbox.transport")
         if transport is not None:
             transport.abort()
+
+
+def locate(call: Call) -> tuple[str, str, str] | None:
+    """The data plane a call is for: subdomain or region, suffix and path; None for ARM."""
+    match = _PREFIXED.match(call.path)
+    if match:
+        return match["name"].lower(), match["suffix"].lower(), match["rest"] or "/"
+    match = _HOSTED.match(call.headers.get("host", ""))
+    if match:
+        return match["name"].lower(), match["suffix"].lower(), call.path
+    return None
+
+
+def account_named(world: World, subdomain: str) -> str:
+    """The ARM id of the account with a custom subdomain, or ""."""
+    found = world.store.get("subdomains", subdomain.lower())
+    return str(found["account"]) if found else ""
+
+
+def place_of(world: World, call: Call) -> tuple[str, str]:
+    """The region that serves a call ("" for a global answer) and its plane: arm, data, identity.
+
+    A path that names a location, or a resource that has one, is served there; listings over
+    several regions are global.
+    """
+    place = locate(call)
+    if place is not None:
+        name, suffix, _ = place
+        if suffix == "api":
+            return region_name(name), "data"
+        account = account_named(world, name)
+        return (world.arm.region_of(account) if account else ""), "data"
+    if not call.path.lower().startswith(("/subscriptions", "/providers", "/tenants")):
+        return "", "identity"
+    location = segment_after(call.path, "locations")
+    if location:
+        return region_name(location), "arm"
+    region = world.arm.region_of(call.path)
+    if not region and call.method == "PUT":
+        try:
+            sent = call.json().get("location")
+        except ArmError:
+            sent = None
+        region = region_name(sent) if isinstance(sent, str) else ""
+    return region, "arm"

@@ -153,6 +153,10 @@ class Behaviour:
         """Records that a list shows beside the stored ones (system-managed ones, for example)."""
         return ()
 
+    def listing(self, world: World, call: Call, rid: ResourceId) -> Answer | None:
+        """The whole answer to a listing, where it is unlike others; None for the usual one."""
+        return None
+
     def find_extra(self, world: World, rid: ResourceId) -> Record | None:
         """A record that GET shows although it is not stored."""
         return None
@@ -380,6 +384,9 @@ class Arm:
         behaviour = self.behaviour(rid)
         if len(rid.types) > 1 and self.find(rid.parent) is None:
             raise self.missing(rid)
+        special = behaviour.listing(self.world, call, rid)
+        if special is not None:
+            return special
         if (
             len(rid.types) == 1
             and rid.subscription

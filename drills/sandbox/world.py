@@ -46,6 +46,7 @@ DEFAULTS: Body = {
     "relative_next": False,  # relative nextLinks
     "shuffle": False,  # answer lists in another order, ids in another case, defaults left out
     "throttle": True,
+    "data_bucket": [30, 30.0],  # requests an account's endpoint takes, and a second
     "buckets": {"reads": [250, 25.0], "writes": [200, 10.0], "deletes": [200, 10.0]},
 }
 

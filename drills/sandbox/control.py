@@ -1,0 +1,202 @@
+"""The control API under /_sandbox: faults, the clock, the journal, settings, dump and load.
+
+Every request needs the header `authorization: Bearer <token>` with the token of the ready file.
+
+    GET    /_sandbox                    what there is: time, estate, faults, settings
+    GET    /_sandbox/journal?after=N    requests: seq, time, method, path, status, region, caller, …
+    DELETE /_sandbox/journal
+    GET    /_sandbox/faults             POST one (see faults.py), DELETE all, DELETE /faults/{id}
+    GET    /_sandbox/clock              POST {"freeze": true | false, "advance": 60, "scale": 10}
+    GET    /_sandbox/settings           PUT {"page_size": 3, "buckets": {"reads": [50, 25]}, …}
+    POST   /_sandbox/account            {"id": ARM id, "hidden": {"cmk_revoked": true}}
+    GET    /_sandbox/dump               POST /_sandbox/load takes it back; POST /_sandbox/reset
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+
+from drills.sandbox.clock import wire_time
+from drills.sandbox.store import StateError
+from drills.sandbox.wire import Answer, ArmError, Body, Call
+from drills.sandbox.world import DEFAULTS, World
+
+PREFIX = "/_sandbox"
+
+
+class Control:
+    """Answers the control API. It is not subject to faults, throttling or the journal."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        token = world.store.meta("control-token")
+        if token is None:
+            token = world.secret(24)
+            world.store.set_meta("control-token", token)
+        self.token = str(token)
+        self.reload: Callable[[], None] | None = None  # loads the estate again, set by serve
+
+    def owns(self, call: Call) -> bool:
+        """Whether a call is for the control API."""
+        return call.path == PREFIX or call.path.startswith(PREFIX + "/")
+
+    def handle(self, call: Call) -> Answer:
+        """Answer a control request; errors have ARM's shape."""
+        try:
+            given = call.headers.get("authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), self.token.encode()):
+                raise ArmError(
+                    401, "Unauthorized", "The control API needs the token of the ready file."
+                )
+            return self._handle(call)
+        except ArmError as error:
+            if self.world.store.in_transaction:
+                self.world.store.rollback()
+            return error.answer()
+
+    def _handle(self, call: Call) -> Answer:
+        world, store = self.world, self.world.store
+        parts = call.path.removeprefix(PREFIX).strip("/").split("/")
+        match call.method, parts:
+            case "GET", [""]:
+                return Answer(200, self._about())
+            case "GET", ["journal"]:
+                after, limit = call.parameter("after", "0"), call.parameter("limit", "100000")
+                if not (after.isdigit() and limit.isdigit()):
+                    raise ArmError(400, "BadRequest", "after and limit must be whole numbers")
+                return Answer(200, {"value": list(store.read_journal(int(after), int(limit)))})
+            case "DELETE", ["journal"]:
+                store.clear_journal()
+                return Answer(204)
+            case "GET", ["faults"]:
+                return Answer(200, {"value": [body for _, body in store.items("faults")]})
+            case "POST", ["faults"]:
+                return Answer(201, world.faults.add(dict(call.json())))
+            case "DELETE", ["faults"]:
+                for id_, _ in store.items("faults"):
+                    store.remove("faults", id_)
+                return Answer(204)
+            case "DELETE", ["faults", id_]:
+                return Answer(204 if world.faults.remove(id_) else 404)
+            case "GET", ["clock"]:
+                return Answer(200, self._clock())
+            case "POST", ["clock"]:
+                self._set_clock(call.json())
+                return Answer(200, self._clock())
+            case "GET", ["settings"]:
+                return Answer(200, {name: world.setting(name) for name in sorted(DEFAULTS)})
+            case "PUT" | "PATCH", ["settings"]:
+                self._set(call.json())
+                return Answer(200, {name: world.setting(name) for name in sorted(DEFAULTS)})
+            case "POST", ["account"]:
+                return self._account(call.json())
+            case "GET", ["dump"]:
+                return Answer(200, store.dump())
+            case "POST", ["load"]:
+                try:
+                    store.load(call.json())
+                except StateError as error:
+                    raise ArmError(400, "BadDump", str(error)) from None
+                return Answer(200, self._about())
+            case "POST", ["reset"]:
+                store.reset()
+                store.clear_journal()
+                world.throttle.forget()
+                if self.reload is not None:
+                    self.reload()
+                return Answer(200, self._about())
+            case _:
+                raise ArmError(
+                    404, "NotFound", f"the control API has no {call.method} {call.path}"
+                )
+
+    def _about(self) -> Body:
+        world = self.world
+        return {
+            "time": wire_time(world.clock.now()),
+            "estate": world.store.meta("estate"),
+            "tenant": world.identity.tenant,
+            "subscriptions": [s["subscriptionId"] for _, s in world.store.items("subscriptions")],
+            "faults": [body for _, body in world.store.items("faults")],
+            "next_timer": None if world.store.next_due == float("inf") else world.store.next_due,
+        }
+
+    def _clock(self) -> Body:
+        clock = self.world.clock
+        return {"now": wire_time(clock.now()), "frozen": clock.frozen, "scale": clock.scale}
+
+    def _set_clock(self, wanted: Body) -> None:
+        clock = self.world.clock
+        unknown = set(wanted) - {"freeze", "advance", "scale"}
+        if unknown:
+            raise ArmError(400, "BadClock", f"unknown: {sorted(unknown)}")
+        try:
+            if wanted.get("freeze") is True:
+                clock.freeze()
+            elif wanted.get("freeze") is False:
+                clock.resume()
+            if "scale" in wanted:
+                clock.set_scale(float(wanted["scale"]))
+            if "advance" in wanted:
+                self._advance(float(wanted["advance"]))
+        except (TypeError, ValueError) as error:
+            raise ArmError(400, "BadClock", str(error)) from None
+        keep_clock(self.world)
+
+    def _advance(self, seconds: float) -> None:
+        """Move the clock from timer to timer, so that what happens sees its own time."""
+        world = self.world
+        frozen = world.clock.frozen
+        world.clock.freeze()
+        target = world.clock.timestamp() + seconds
+        if seconds < 0:
+            world.clock.advance(seconds)
+        while world.store.next_due <= target:
+            world.clock.advance(max(0.0, world.store.next_due - world.clock.timestamp()))
+            world.run_due()
+        world.clock.advance(max(0.0, target - world.clock.timestamp()))
+        if not frozen:
+            world.clock.resume()
+
+    def _set(self, wanted: Body) -> None:
+        unknown = set(wanted) - set(DEFAULTS)
+        if unknown:
+            raise ArmError(
+                400, "BadSetting", f"unknown: {sorted(unknown)}; known are {sorted(DEFAULTS)}"
+            )
+        for name, value in wanted.items():
+            default = DEFAULTS[name]
+            if value is not None and isinstance(default, dict):
+                if not isinstance(value, dict) or set(value) - set(default):
+                    raise ArmError(
+                        400, "BadSetting", f"{name} must hold some of {sorted(default)}"
+                    )
+                value = {**default, **(self.world.store.meta(f"setting-{name}") or {}), **value}
+            self.world.store.set_meta(f"setting-{name}", value)
+        if "buckets" in wanted or "throttle" in wanted or "data_bucket" in wanted:
+            self.world.throttle.forget()
+
+    def _account(self, wanted: Body) -> Answer:
+        record = self.world.arm.find(str(wanted.get("id", "")))
+        if record is None or not isinstance(wanted.get("hidden"), dict):
+            raise ArmError(400, "BadRequest", "id must name a resource and hidden be an object")
+        record.hidden.update(wanted["hidden"])
+        self.world.store.begin()
+        self.world.arm.save(record)
+        self.world.store.commit()
+        return Answer(200, {"id": record.id})
+
+
+def keep_clock(world: World) -> None:
+    """Write the clock down, so that a restart goes on where it was."""
+    world.store.set_meta(
+        "clock",
+        {
+            "time": world.clock.timestamp(),
+            "scale": world.clock.scale,
+            "frozen": world.clock.frozen,
+            "ahead": world.clock.timestamp() - time.time(),
+        },
+    )
