@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import quote, unquote
 
@@ -19,6 +20,11 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 JsonObject: TypeAlias = dict[str, Json]
 
 _KEY_SAFE = " !$&'()*+,;=:@-._~[]"
+
+
+@lru_cache(maxsize=65536)  # account names come back for each of ten thousand deployments
+def _quoted(part: str) -> str:
+    return quote(part, safe=_KEY_SAFE)
 
 
 class Recovery(StrEnum):
@@ -76,7 +82,10 @@ class Key:
         return self.path[:-1]
 
     def __str__(self) -> str:
-        return "/".join([self.kind, *(quote(part, safe=_KEY_SAFE) for part in self.path)])
+        text = "/".join([self.kind, *[_quoted(part) for part in self.path]])
+        # parse() takes white space off the end, which a user may have typed.
+        bare = text.rstrip(" ")
+        return bare + "%20" * (len(text) - len(bare))
 
     @classmethod
     def parse(cls, text: str) -> Key:
@@ -238,6 +247,8 @@ class Snapshot:
     calls: CallCount = field(default_factory=CallCount)
     seconds: float = 0.0
     id: str = ""  # the commit that keeps it, once it is kept
+    # What a gap hid, as it was last read: known once, not known now.
+    stale: Mapping[Key, Resource] = field(default_factory=dict)
 
     def hidden(self, key: Key) -> Gap | None:
         """The gap that may hide `key`, if there is one."""
