@@ -89,7 +89,7 @@ BANNED = (
     joined("../sha", "red"),
 )
 MARKERS = re.compile(r"\b(" + "|".join((joined("TO", "DO"), joined("FIX", "ME"))) + r")\b")
-# "see issue 12", "#12": numbers that mean nothing in a clone.
+# Numbers of tickets, which mean nothing in a clone.
 TICKETS = re.compile(r"\b(?:" + joined("iss", "ue") + r"|" + joined("sess", "ion") + r") #?\d+\b")
 
 
