@@ -15,6 +15,7 @@ Every request needs the header `authorization: Bearer <token>` with the token of
 from __future__ import annotations
 
 import hmac
+import secrets
 import time
 from collections.abc import Callable
 
@@ -33,7 +34,7 @@ class Control:
         self.world = world
         token = world.store.meta("control-token")
         if token is None:
-            token = world.secret(24)
+            token = secrets.token_urlsafe(24)
             world.store.set_meta("control-token", token)
         self.token = str(token)
         self.reload: Callable[[], None] | None = None  # loads the estate again, set by serve
@@ -102,15 +103,16 @@ class Control:
                 return Answer(200, self._about())
             case "POST", ["reset"]:
                 store.reset()
+                store.set_meta("chance", 0)  # the same ids again: ready files stay true
+                for name in DEFAULTS:
+                    store.set_meta(f"setting-{name}", None)
                 store.clear_journal()
                 world.throttle.forget()
                 if self.reload is not None:
                     self.reload()
                 return Answer(200, self._about())
             case _:
-                raise ArmError(
-                    404, "NotFound", f"the control API has no {call.method} {call.path}"
-                )
+                raise ArmError(404, "NotFound", f"the control API has no {call.method} {call.path}")
 
     def _about(self) -> Body:
         world = self.world
@@ -170,9 +172,7 @@ class Control:
             default = DEFAULTS[name]
             if value is not None and isinstance(default, dict):
                 if not isinstance(value, dict) or set(value) - set(default):
-                    raise ArmError(
-                        400, "BadSetting", f"{name} must hold some of {sorted(default)}"
-                    )
+                    raise ArmError(400, "BadSetting", f"{name} must hold some of {sorted(default)}")
                 value = {**default, **(self.world.store.meta(f"setting-{name}") or {}), **value}
             self.world.store.set_meta(f"setting-{name}", value)
         if "buckets" in wanted or "throttle" in wanted or "data_bucket" in wanted:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -103,7 +104,7 @@ def open_world(options: Options, base: str) -> tuple[World, Sandbox]:
             load_estate(world, options.estate)
             store.set_meta("estate", options.estate)
             if store.meta("managed-identity-header") is None:
-                store.set_meta("managed-identity-header", world.hex(32))
+                store.set_meta("managed-identity-header", secrets.token_hex(16))
         except BaseException:
             store.rollback()
             raise
