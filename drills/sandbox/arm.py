@@ -66,6 +66,11 @@ class Record:
         """A copy that may be changed and saved again."""
         return cls(**copy.deepcopy(kept))
 
+    @classmethod
+    def peek(cls, kept: Body) -> Record:
+        """The stored resource itself, to be looked at only: nothing is copied."""
+        return cls(**kept)
+
 
 @dataclass(slots=True)
 class LongOperation:
@@ -149,6 +154,10 @@ class Behaviour:
             shown["systemData"] = record.system
         return shown
 
+    def shown_in_list(self, world: World, record: Record) -> Any:
+        """What a list shows of one resource; may be ready bytes (orjson.Fragment)."""
+        return self.view(world, record)
+
     def list_extra(self, world: World, call: Call, parent: str) -> Iterable[Record]:
         """Records that a list shows beside the stored ones (system-managed ones, for example)."""
         return ()
@@ -156,6 +165,10 @@ class Behaviour:
     def listing(self, world: World, call: Call, rid: ResourceId) -> Answer | None:
         """The whole answer to a listing, where it is unlike others; None for the usual one."""
         return None
+
+    def listed(self, world: World, call: Call, records: list[Record]) -> list[Record]:
+        """Choose among the records of a list by the call's own query parameters."""
+        return records
 
     def find_extra(self, world: World, rid: ResourceId) -> Record | None:
         """A record that GET shows although it is not stored."""
@@ -254,8 +267,11 @@ class Arm:
         """The stored resources of a type directly below a parent (copies, in creation order)."""
         return [Record.read(b) for _, b in self.world.store.items(self.space(parent, type_))]
 
-    def below(self, scope: str, type_: str | None = None) -> list[Record]:
+    def below(
+        self, scope: str, type_: str | None = None, *, copied: bool = True
+    ) -> list[Record]:
         """Every stored resource at or below a scope, of one type or of all."""
+        make = Record.read if copied else Record.peek
         prefix, wanted = f"arm:{scope.lower()}", None if type_ is None else type_.lower()
         found: list[Record] = []
         for space in self.world.store.spaces():
@@ -265,7 +281,7 @@ class Arm:
             if (parent == prefix or parent.startswith(prefix + "/")) and (
                 wanted is None or kind == wanted
             ):
-                found.extend(Record.read(body) for _, body in self.world.store.items(space))
+                found.extend(make(body) for _, body in self.world.store.items(space))
         return found
 
     def region_of(self, id_: str) -> str:
@@ -393,11 +409,14 @@ class Arm:
             and not rid.group
             and "/providers/" not in (rid.scope.lower())
         ):
-            records = self.below(f"/subscriptions/{rid.subscription}", rid.type)
+            records = self.below(f"/subscriptions/{rid.subscription}", rid.type, copied=False)
         else:
-            records = self.children(rid.parent, rid.type)
+            space = self.space(rid.parent, rid.type)
+            records = [Record.peek(kept) for _, kept in self.world.store.items(space)]
         records.extend(behaviour.list_extra(self.world, call, rid.parent))
-        return self.page(call, [behaviour.view(self.world, record) for record in records])
+        records = behaviour.listed(self.world, call, records)
+        show = behaviour.view if self.world.setting("shuffle") else behaviour.shown_in_list
+        return self.page(call, [show(self.world, record) for record in records])
 
     def page(self, call: Call, values: list[Body], *, size: int | None = None) -> Answer:
         """One page of a list, with a nextLink when there is more.
