@@ -1,11 +1,10 @@
-"""What every test shares: which modules bring the fixtures for the sandbox and for Azurite."""
+"""What every test shares: the modules tests/*_fixtures.py, which bring the fixtures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-FIXTURES = ("sandbox_fixtures", "azurite_fixtures", "dataplane_fixtures")
-
-# pytest wants plugins in the outermost conftest.
-pytest_plugins = [f"tests.{name}" for name in FIXTURES if (HERE / "tests" / f"{name}.py").is_file()]
+# pytest wants plugins to be named in the outermost conftest.
+pytest_plugins = sorted(
+    f"tests.{path.stem}" for path in (Path(__file__).parent / "tests").glob("*_fixtures.py")
+)
