@@ -101,10 +101,11 @@ stress: setup ## the long tests: full kill counts, fault storms, large estates
 
 bench: setup ## measure, and keep the figures in bench/out
 	@mkdir -p bench/out
-	@for file in bench/bench_*.py; do \
-	  [ -e "$$file" ] || { echo "there is nothing to measure yet"; break; }; \
-	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; \
-	done
+	@missed=""; for file in bench/bench_*.py; do \
+	  [ -e "$$file" ] || { echo "there is nothing to measure"; break; }; \
+	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || missed="$$missed $$file"; \
+	done; \
+	[ -z "$$missed" ] || { echo "error: a limit was missed in$$missed" >&2; exit 1; }
 
 docs: setup ## check the documentation: links, commands, targets
 	@$(BIN)/python docs/check.py
