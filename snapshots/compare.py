@@ -326,10 +326,11 @@ def _index(token: str, limit: int, change: PathChange) -> int:
 
 def _at(body: Json, path: Path) -> Json:
     for step in path:
-        if (isinstance(body, dict) and isinstance(step, str)) or (
-            isinstance(body, list) and isinstance(step, int)
-        ):
-            body = body[step]
+        match body, step:
+            case dict(), str():
+                body = body[step]
+            case list(), int():
+                body = body[step]
     return body
 
 

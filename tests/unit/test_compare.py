@@ -334,12 +334,18 @@ VALUES = st.recursive(
 )
 BODIES = st.dictionaries(NAMES, VALUES, max_size=5)
 TABLE = {"items[]": ("id",), "items[].tags[]": ()}
-ITEM = st.fixed_dictionaries(
-    {"id": st.integers(0, 4)},
+NUMBERS: Any = st.integers(0, 4)
+ITEM: Any = st.fixed_dictionaries(
+    {"id": NUMBERS},
     optional={"v": SCALARS, "tags": st.lists(st.sampled_from("abc"), max_size=3).map(sorted)},
 )
 WITH_ITEMS = st.fixed_dictionaries(
     {"items": st.lists(ITEM, max_size=5, unique_by=lambda i: i["id"])}, optional={"x": VALUES}
+)
+
+# Without other lists: which of those items pair up depends on what else is in them.
+PLAIN_ITEMS = st.fixed_dictionaries(
+    {"items": st.lists(ITEM, max_size=5, unique_by=lambda i: i["id"])}, optional={"x": SCALARS}
 )
 
 
@@ -369,7 +375,7 @@ def test_the_paths_are_enough_where_items_have_identity(one: Any, other: Any) ->
     assert canonical(undo(before, after, found, TABLE)) == canonical(before)
 
 
-@given(WITH_ITEMS, WITH_ITEMS, st.data())
+@given(PLAIN_ITEMS, PLAIN_ITEMS, st.data())
 def test_undo_is_exact_for_any_choice_in_any_order(
     one: Any, other: Any, data: st.DataObject
 ) -> None:
