@@ -464,9 +464,7 @@ class RoleAssignments(Behaviour):
                 and old["roleDefinitionId"].rpartition("/")[2].lower() == role.guid.lower()
             )
             if same:
-                raise ArmError(
-                    409, "RoleAssignmentExists", "The role assignment already exists."
-                )
+                raise ArmError(409, "RoleAssignmentExists", "The role assignment already exists.")
         if write.existing is not None:
             raise ArmError(
                 400,
@@ -632,8 +630,10 @@ class RoleDefinitions(Behaviour):
     def before_delete(self, world: World, call: Call, record: Record) -> None:
         """A role that is assigned stays."""
         for assignment in world.access._assignments(""):  # noqa: SLF001  one part in two classes
-            if assignment.body["properties"]["roleDefinitionId"].lower().endswith(
-                record.name.lower()
+            if (
+                assignment.body["properties"]["roleDefinitionId"]
+                .lower()
+                .endswith(record.name.lower())
             ):
                 raise ArmError(
                     400,
@@ -698,6 +698,3 @@ class Locks(Behaviour):
         if properties.get("owners"):
             shown["owners"] = properties["owners"]
         return {"properties": shown}
-
-
-

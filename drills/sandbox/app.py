@@ -14,6 +14,7 @@ from drills.sandbox.arm import Arm, query_pairs
 from drills.sandbox.control import Control
 from drills.sandbox.dataplane import DataPlane
 from drills.sandbox.faults import Faults
+from drills.sandbox.graph import Graph
 from drills.sandbox.identity import Identity
 from drills.sandbox.ids import region_name, segment_after
 from drills.sandbox.providers import register_all
@@ -48,6 +49,8 @@ class Sandbox:
         world.identity = Identity(world)
         world.arm = Arm(world)
         world.access.register(world.arm)
+        world.activity.register(world.arm)
+        Graph(world).register(world.arm)
         self.control = Control(world)
         self.data = DataPlane(world)
         register_all(world)
@@ -210,9 +213,7 @@ class Sandbox:
     async def _cut(self, scope: Scope, send: Send, damaged: Any) -> None:
         """Send a part of the body, then drop the connection."""
         headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in damaged.headers.items()]
-        await send(
-            {"type": "http.response.start", "status": damaged.status, "headers": headers}
-        )
+        await send({"type": "http.response.start", "status": damaged.status, "headers": headers})
         await send({"type": "http.response.body", "body": damaged.body, "more_body": True})
         await asyncio.sleep(0)
         transport = scope.get("extensions", {}).get("sandbox.transport")

@@ -8,6 +8,7 @@ operations, paging, logs.
 from __future__ import annotations
 
 import copy
+import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -199,6 +200,7 @@ class Arm:
         self.strict: set[str] = set()  # namespaces whose unknown types are refused
         self._routes: list[tuple[str, re.Pattern[str], str, Route]] = []
         self._generic = Behaviour()
+        self.noise = random.Random(world.seed)
         world.on("arm.operation", _operation_due)
 
     # -- tables -------------------------------------------------------------------------------
@@ -267,9 +269,7 @@ class Arm:
         """The stored resources of a type directly below a parent (copies, in creation order)."""
         return [Record.read(b) for _, b in self.world.store.items(self.space(parent, type_))]
 
-    def below(
-        self, scope: str, type_: str | None = None, *, copied: bool = True
-    ) -> list[Record]:
+    def below(self, scope: str, type_: str | None = None, *, copied: bool = True) -> list[Record]:
         """Every stored resource at or below a scope, of one type or of all."""
         make = Record.read if copied else Record.peek
         prefix, wanted = f"arm:{scope.lower()}", None if type_ is None else type_.lower()
@@ -425,6 +425,8 @@ class Arm:
         opaque to clients. The settings empty_pages and relative_next make awkward but legal pages.
         """
         size = size or int(self.world.setting("page_size") or 0)
+        if self.world.setting("shuffle"):
+            values = disturb(values, self.noise)
         token = call.parameter("$skiptoken")
         awkward = bool(self.world.setting("empty_pages"))
         if awkward and not token:
@@ -572,6 +574,7 @@ class Arm:
                 "began": call.now.timestamp(),
                 "result": result,
                 "correlation": call.correlation_id,
+                "call": self.world.activity.begun(call),
             },
         )
         if outcome != "stuck":
@@ -619,6 +622,38 @@ class Arm:
         return Answer(200, body, waiting)
 
 
+def disturb(values: list[Body], noise: random.Random) -> list[Body]:
+    """The same list as the service might also give it: other order, other case, other emptiness.
+
+    Pages of one listing keep their order only while the setting is off, so it goes with whole
+    answers (page_size 0).
+    """
+    out = [_disturbed(value, noise) for value in values]
+    noise.shuffle(out)
+    return out
+
+
+def _disturbed(value: Any, noise: random.Random) -> Any:
+    if isinstance(value, list):
+        inner = [_disturbed(item, noise) for item in value]
+        if inner and all(isinstance(item, dict) for item in inner):
+            noise.shuffle(inner)
+        return inner
+    if not isinstance(value, dict):
+        return value
+    keys = list(value)
+    noise.shuffle(keys)
+    shown = {key: _disturbed(value[key], noise) for key in keys}
+    identity, location = shown.get("id"), shown.get("location")
+    if isinstance(identity, str) and "/resourceGroups/" in identity and noise.random() < 0.5:
+        shown["id"] = identity.replace("/resourceGroups/", "/resourcegroups/")
+    if isinstance(location, str) and location and noise.random() < 0.5:
+        shown["location"] = location.upper()
+    if shown.get("tags", None) in (None, {}) and "properties" in shown and noise.random() < 0.5:
+        shown["tags"] = {} if noise.random() < 0.5 else None
+    return shown
+
+
 def _query(call: Call) -> str:
     return urlencode(list(call.query.items()), safe="$")
 
@@ -641,6 +676,7 @@ def _operation_due(world: World, body: Body) -> None:
             world.arm.behaviour(record.rid).completed(world, record)
             world.arm.save(record)
     world.store.put(OPERATIONS, body["operation"], ended)
+    world.activity.operation_ended(ended)
 
 
 def merge(target: Any, patch: Any) -> Any:

@@ -117,7 +117,9 @@ class Faults:
             problem = f"kind must be one of {', '.join(KINDS)}, not {kind!r}"
         elif kind in MODES and fault.setdefault("mode", MODES[kind][0]) not in MODES[kind]:
             problem = f"mode of {kind} must be one of {', '.join(MODES[kind])}"
-        elif not isinstance(fault.get("rate", 1), int | float) or not 0 <= fault.get("rate", 1) <= 1:
+        elif (
+            not isinstance(fault.get("rate", 1), int | float) or not 0 <= fault.get("rate", 1) <= 1
+        ):
             problem = "rate must be a number from 0 to 1"
         elif kind == "latency" and not isinstance(fault.get("seconds"), int | float):
             problem = "latency needs seconds"

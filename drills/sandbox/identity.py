@@ -470,7 +470,9 @@ def _unauthorized(code: str, message: str) -> ArmError:
         code,
         message,
         gateway=True,
-        headers={"www-authenticate": f'Bearer error="invalid_token", error_description="{message}"'},
+        headers={
+            "www-authenticate": f'Bearer error="invalid_token", error_description="{message}"'
+        },
     )
 
 

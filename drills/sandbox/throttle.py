@@ -64,9 +64,7 @@ class Throttle:
         sizes = self.world.setting("buckets")
         capacity, refill = (float(x) for x in sizes[kind])
         own = self._bucket((subscription, who, kind), capacity, refill)
-        shared = self._bucket(
-            (subscription, "*", kind), capacity * _GLOBAL, refill * _GLOBAL
-        )
+        shared = self._bucket((subscription, "*", kind), capacity * _GLOBAL, refill * _GLOBAL)
         name = f"x-ms-ratelimit-remaining-{scope}"
         if not self.world.setting("throttle"):
             return {f"{name}-{kind}": str(int(capacity) - 1)}

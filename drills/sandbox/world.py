@@ -71,6 +71,7 @@ class World:
         self.seed = seed
         self.base = base  # https://localhost:port
         self.blob = ""  # http://127.0.0.1:port of Azurite, once it runs
+        self.instant = False  # while an estate is loaded: nothing takes time
         self._happenings: dict[str, Happening] = {}
 
     # -- settings ---------------------------------------------------------------------------
@@ -82,6 +83,8 @@ class World:
 
     def seconds(self, what: str) -> float:
         """How long `what` takes, by the sandbox's clock."""
+        if self.instant:
+            return 0.0
         table = {**DEFAULTS["seconds"], **(self.store.meta("setting-seconds") or {})}
         return float(table.get(what, table["default"]))
 
