@@ -576,8 +576,8 @@ _DENIED = {
 _CONFLICT = {
     "BlobArchived": "it is in the archive tier: rehydrate it to hot or cool, then run this again",
     "ContainerBeingDeleted": "the container is being deleted: restore it, or wait and create it",
-    "BlobImmutableDueToPolicy": "an immutability policy or a legal hold protects it; documents that "
-    "grow need version-level immutability, not that of a whole container (docs/vault.md)",
+    "BlobImmutableDueToPolicy": "a policy or a legal hold protects it; documents that grow need "
+    "version-level immutability, not that of a whole container (docs/vault.md)",
 }
 
 
