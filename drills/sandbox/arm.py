@@ -142,6 +142,9 @@ class Behaviour:
     def before_delete(self, world: World, call: Call, record: Record) -> None:
         """Refuse with ArmError, or let it go."""
 
+    def leaving(self, world: World, record: Record) -> None:
+        """Called before the resource and its children are removed, for whatever reason."""
+
     def deleted(self, world: World, call: Call, record: Record) -> None:
         """Called after the resource and its children were removed."""
 
@@ -259,6 +262,9 @@ class Arm:
     def drop(self, record: Record) -> None:
         """Remove a record and everything below it (children and extension resources)."""
         rid = record.rid
+        behaviour = self.behaviours.get(rid.type.lower())
+        if behaviour is not None:
+            behaviour.leaving(self.world, record)
         self.world.store.remove(self.space(rid.parent, rid.type), rid.key)
         for space in self.world.store.spaces():
             if space.startswith((f"arm:{rid.key}|", f"arm:{rid.key}/")):

@@ -1,0 +1,7 @@
+"""To come."""
+
+from drills.sandbox.world import World
+
+
+def register(world: World) -> None:
+    """Nothing yet."""
