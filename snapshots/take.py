@@ -874,8 +874,8 @@ def _reason(task: _Task, error: CloudError) -> GapReason:
             pass
     if error.code in _UNSUPPORTED or error.status in {405, 501}:
         return GapReason.UNSUPPORTED
-    listing = isinstance(task, _Listing | _Catalogue)
-    if listing and isinstance(error, MissingError) and error.code not in _HOLDER_GONE:
+    data = isinstance(task, _Listing) and task.kind.plane is not Plane.ARM
+    if data and isinstance(error, MissingError):
         # A data plane that does not know the path: the feature is not in this region.
         return GapReason.UNSUPPORTED
     return GapReason.FAILED

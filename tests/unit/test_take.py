@@ -31,7 +31,8 @@ QUIET = TakeOptions(reference=False)
 
 
 def account_id(name: str, group: str = "RG-AI") -> str:
-    return f"/subscriptions/{SUB}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{name}"
+    held = f"/subscriptions/{SUB}/resourceGroups/{group}"
+    return f"{held}/providers/Microsoft.CognitiveServices/accounts/{name}"
 
 
 def account(
@@ -182,3 +183,384 @@ def test_a_snapshot_holds_what_the_cloud_holds() -> None:
     ]
     words = snapshot.resources[Key("rai-blocklist", (SUB, "rg-ai", "one", "words"))]
     assert [item["name"] for item in words.body["items"]] == ["a", "b"]  # type: ignore[index, union-attr, call-overload]
+
+
+def test_models_capacity_is_asked_for_when_it_is_wanted() -> None:
+    cloud = estate()
+    body = cloud.listings[f"{account_id('One')}/deployments".lower()][0]
+    body["properties"]["model"]["version"] = "2024-11-20"  # type: ignore[index, call-overload]
+    plain = taken(estate(), options=TakeOptions())
+    assert not [path for path in plain.reference if path.startswith("capacities/")]
+    asked = taken(cloud, options=TakeOptions(capacities=True))
+    assert f"capacities/{SUB}/OpenAI-gpt-4o-2024-11-20.json" in asked.reference
+    assert asked.calls.made == asked.calls.floor
+
+
+def test_two_reads_of_an_unchanged_cloud_agree_whatever_the_order_of_answers() -> None:
+    first = written(taken(estate(shuffle=1)))
+    for seed in range(2, 8):
+        assert written(taken(estate(shuffle=seed), options=replace(QUIET, threads=seed))) == first
+
+
+def test_a_change_in_the_cloud_changes_what_is_written() -> None:
+    changed = estate()
+    changed.listings[f"{account_id('One')}/deployments".lower()][0]["sku"] = {"capacity": 3}
+    assert written(taken(changed)) != written(taken(estate()))
+
+
+def test_the_calls_made_are_the_floor() -> None:
+    cloud = estate()
+    options = TakeOptions(reference=True, reference_regions=("eastus2",))
+    calls = taken(cloud, options=options).calls
+    assert calls.made == calls.floor == len(cloud.asked)
+    # Counted by hand: groups, accounts, role assignments and locks once; account One (OpenAI, no
+    # projects): deployments, 3 of content safety, encryption scopes, Defender, commitment plans,
+    # diagnostics = 8, and 5 of its data; account Two (Speech): encryption scopes, commitment
+    # plans, diagnostics; one blocklist, one finished job, two contents; models and usages of two
+    # regions; skus.
+    assert calls.made == 4 + (8 + 5) + 3 + 1 + 1 + 2 + 2 * 2 + 1
+    assert set(cloud.times.values()) == {1}
+
+
+def test_nothing_is_asked_that_an_account_cannot_have() -> None:
+    cloud = CannedCloud({ACCOUNTS: [account("Speech", kind="SpeechServices"), account("Plain")]})
+    taken(cloud)
+    asked = [path for _, path in cloud.asked]
+    assert not [path for path in asked if "/Speech/deployments" in path or "/projects" in path]
+    assert [path for path in asked if "/Plain/deployments" in path]
+
+
+def test_what_lies_in_a_foundry_account_is_found() -> None:
+    one, endpoint = account_id("One"), "https://one.services.ai.azure.com/api/projects/prj"
+    project = child(one, "projects", "One/Prj", endpoints={"AI Foundry API": endpoint + "/"})
+    project["id"] = f"{one}/projects/Prj"
+    listings: dict[str, list[JsonObject]] = {
+        ACCOUNTS: [account(kind="AIServices", projects=True)],
+        f"{one}/projects": [project],
+        f"{one}/projects/Prj/connections": [child(f"{one}/projects/Prj", "connections", "c")],
+        f"{one}/managedNetworks": [child(one, "managedNetworks", "default")],
+        f"{one}/managedNetworks/default/outboundRules": [
+            child(f"{one}/managedNetworks/default", "outboundRules", "r", type="FQDN")
+        ],
+        f"{endpoint}/agents": [
+            {"id": "a", "name": "Bot", "versions": {"latest": {"version": "2"}}}
+        ],
+        f"{endpoint}/agents/Bot/versions": [
+            {"version": n, "definition": {"model": "chat"}} for n in ("2", "1")
+        ],
+        f"{endpoint}/threads": [{"id": "thread_1"}],
+    }
+    cloud = CannedCloud(listings)
+    snapshot = taken(cloud)
+    assert not snapshot.gaps
+    assert snapshot.calls.made == snapshot.calls.floor
+    path = (SUB, "rg-ai", "one")
+    bot = snapshot.resources[Key("agent", (*path, "prj", "Bot"))]
+    assert [v["version"] for v in bot.body["versions"]] == ["1", "2"]  # type: ignore[index, union-attr, call-overload]
+    assert snapshot.resources[Key("project", (*path, "prj"))].body["name"] == "Prj"
+    assert Key("project-connection", (*path, "prj", "c")) in snapshot.resources
+    assert Key("outbound-rule", (*path, "default", "r")) in snapshot.resources
+    assert not [p for _, p in cloud.asked if "threads" in p], "conversations are off by default"
+    talk = taken(CannedCloud(listings), options=replace(QUIET, conversations=True))
+    assert Key("thread", (*path, "prj", "thread_1")) in talk.resources
+
+
+@pytest.mark.parametrize(
+    ("scope", "accounts", "groups"),
+    [
+        (Scope(SUB), ["one", "two"], ["rg-ai", "rg-other"]),
+        (Scope(SUB.upper(), ("Rg-Ai",)), ["one"], ["rg-ai"]),
+        (Scope(SUB, accounts=("TWO",)), ["two"], ["rg-other"]),
+        (Scope(SUB, regions=("East US",)), ["two"], ["rg-ai", "rg-other"]),
+        (Scope(SUB, ("rg-ai",), ("two",)), [], ["rg-ai"]),
+        (Scope("00000000-0000-0000-0000-000000000009"), [], []),
+    ],
+)
+def test_only_what_is_in_scope_is_read(
+    scope: Scope, accounts: list[str], groups: list[str]
+) -> None:
+    def assignment(at: str, name: str) -> JsonObject:
+        id_ = f"{at}/providers/Microsoft.Authorization/roleAssignments/{name}"
+        return {"id": id_, "name": name, "properties": {"scope": at, "principalId": "p"}}
+
+    storage = f"/subscriptions/{SUB}/resourceGroups/rg-ai/providers/Microsoft.Storage/x/y"
+    cloud = CannedCloud(
+        {
+            GROUPS: [group(), group("rg-other")],
+            ACCOUNTS: [account(), account("Two", "rg-other", region="eastus")],
+            f"{AUTH}/roleAssignments": [
+                assignment(account_id("One"), "on-one"),
+                assignment(account_id("Two", "rg-other"), "on-two"),
+                assignment(f"/subscriptions/{SUB}", "on-subscription"),
+                assignment(f"/subscriptions/{SUB}/resourceGroups/rg-ai", "on-group"),
+                assignment("/", "on-tenant"),
+                assignment("/providers/Microsoft.Management/managementGroups/m", "on-company"),
+                assignment(storage, "on-storage"),
+            ],
+        }
+    )
+    snapshot = taken(cloud, scope)
+    assert [key.name for key in snapshot.resources if key.kind == "account"] == accounts
+    assert [key.name for key in snapshot.resources if key.kind == "resource-group"] == groups
+    expected = {f"on-{name}" for name in accounts}
+    if scope.subscription == SUB:
+        expected.add("on-subscription")
+    if "rg-ai" in groups:
+        expected |= {"on-group", "on-storage"}
+    assert {k.name for k in snapshot.resources if k.kind == "role-assignment"} == expected
+    asked = " ".join(path for _, path in cloud.asked)
+    assert ("/one/" in asked.lower()) == ("one" in accounts), "what is out of scope costs a call"
+
+
+def test_a_scope_without_subscription_is_refused() -> None:
+    with pytest.raises(InputError, match="subscription"):
+        Scope(" ")
+    with pytest.raises(InputError, match="no scope"):
+        take("e", (), CannedCloud(), fingerprints=PRINTS, clock=FrozenClock(), version="t")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DeniedError("no", status=403, code="AuthorizationFailed"), GapReason.DENIED),
+        (UnreachableError("no answer"), GapReason.UNREACHABLE),
+        (CloudError("broken", status=500), GapReason.FAILED),
+        (CloudError("what?", status=400, code="NoRegisteredProviderFound"), GapReason.UNSUPPORTED),
+        (MissingError("nope", status=404, code="InvalidResourceType"), GapReason.UNSUPPORTED),
+    ],
+)
+def test_a_failed_listing_is_a_gap_and_the_rest_is_read(
+    error: CloudError, reason: GapReason
+) -> None:
+    cloud = estate()
+    cloud.errors[f"{account_id('One')}/raiblocklists".lower()] = error
+    snapshot = taken(cloud)
+    (gap,) = snapshot.gaps
+    assert (gap.reason, gap.listing, gap.hides) == (reason, True, ("rai-blocklist",))
+    hidden = Key("rai-blocklist", (SUB, "rg-ai", "one", "words"))
+    assert snapshot.hidden(hidden) is gap
+    whole = taken(estate())
+    assert set(whole.resources) - set(snapshot.resources) == {hidden}
+    assert gap.status == error.status or reason is GapReason.UNREACHABLE
+
+
+def test_without_the_list_of_accounts_everything_below_is_hidden() -> None:
+    cloud = estate()
+    cloud.errors[ACCOUNTS.lower()] = DeniedError("no", status=403)
+    snapshot = taken(cloud)
+    (gap,) = snapshot.gaps
+    assert set(gap.hides) == set(descendants("account")) - {"thread"}
+    for key in taken(estate()).resources:
+        assert key in snapshot.resources or snapshot.hidden(key), key
+
+
+def test_with_the_accounts_unread_nothing_that_hangs_on_them_counts_as_absent() -> None:
+    id_ = f"{account_id('One')}/providers/Microsoft.Authorization/locks/l"
+    listings: dict[str, list[JsonObject]] = {
+        GROUPS: [group()],
+        ACCOUNTS: [account()],
+        f"{AUTH}/locks": [{"id": id_, "name": "l", "properties": {"level": "CanNotDelete"}}],
+    }
+    scope = Scope(SUB, regions=("swedencentral",))
+    whole = taken(CannedCloud(listings), scope)
+    broken = CannedCloud(listings)
+    broken.errors[ACCOUNTS.lower()] = CloudError("broken", status=500)
+    snapshot = taken(broken, scope)
+    lock = Key("lock", (SUB, "rg-ai", "one", "l"))
+    assert lock in whole.resources
+    assert snapshot.hidden(lock)
+
+
+def test_a_gap_says_nothing_secret() -> None:
+    cloud = estate()
+    secret = "sk-thisisaverysecretkeyindeed123"
+    cloud.errors[f"{ENDPOINT}/x"] = CloudError("x")
+    cloud.errors[f"{account_id('One')}/deployments".lower()] = CloudError(f"key {secret} refused")
+    assert secret not in str(taken(cloud).gaps[0].document())
+
+
+def test_a_region_that_is_down_is_said_once_per_account_and_the_rest_is_read() -> None:
+    cloud = CannedCloud(
+        {ACCOUNTS: [account(), account("Two", region="eastus2")], GROUPS: [group()]}
+    )
+
+    def down(place: object, _path: str) -> None:
+        if getattr(place, "region", "") == "swedencentral":
+            raise RegionDownError("region swedencentral is declared down: drill")
+
+    cloud.on = down
+    snapshot = taken(cloud, options=TakeOptions())
+    listings = [gap for gap in snapshot.gaps if "reference" not in gap.key.kind]
+    assert [gap.key.path for gap in listings] == [(SUB, "rg-ai", "one")]
+    assert listings[0].reason is GapReason.REGION_DOWN
+    assert set(listings[0].hides) == set(descendants("account")) - {
+        "account", "private-endpoint-connection", "thread", "managed-network", "outbound-rule",
+        "project", "account-connection", "account-capability-host", "project-connection",
+        "project-capability-host", "agent",
+    }  # fmt: skip
+    assert Key("account", (SUB, "rg-ai", "two")) in snapshot.resources
+    (reference,) = [gap for gap in snapshot.gaps if gap not in listings]
+    assert reference.hides == ("reference-models", "reference-usages")
+
+
+def test_a_silent_endpoint_is_not_asked_over_and_over() -> None:
+    cloud = estate()
+
+    def silent(place: object, _path: str) -> None:
+        if getattr(place, "base", ""):
+            raise UnreachableError("no answer: timed out")
+
+    cloud.on = silent
+    snapshot = taken(cloud, options=replace(QUIET, threads=1))
+    assert len([1 for place, _ in cloud.asked if place.base]) == 1
+    (gap,) = snapshot.gaps
+    assert gap.detail == "no answer: timed out"
+    assert set(gap.hides) == {
+        "file", "fine-tuning-job", "fine-tuned-model", "vector-store", "assistant"
+    }  # fmt: skip
+
+
+def test_an_account_deleted_while_we_read_is_not_there_and_no_gap() -> None:
+    cloud = estate()
+    one = account_id("One").lower()
+
+    def vanish(_place: object, path: str) -> None:
+        if path == f"{one}/raipolicies":
+            cloud.listings[ACCOUNTS.lower()] = [
+                a for a in cloud.listings[ACCOUNTS.lower()] if a["name"] != "One"
+            ]
+            raise MissingError("gone", status=404, code="ParentResourceNotFound")
+
+    cloud.on = vanish
+    snapshot = taken(cloud)
+    assert not snapshot.gaps
+    assert not [key for key in snapshot.resources if "one" in key.path]
+    assert cloud.times[ACCOUNTS.lower()] == 2, "a doubt is settled by one second look"
+    assert Key("account", (SUB, "rg-other", "two")) in snapshot.resources
+
+
+def test_a_404_on_an_account_that_is_still_there_is_a_gap() -> None:
+    cloud = estate()
+    cloud.errors[f"{account_id('One')}/raipolicies".lower()] = MissingError(
+        "gone?", status=404, code="ResourceNotFound"
+    )
+    snapshot = taken(cloud)
+    (gap,) = snapshot.gaps
+    assert (gap.reason, gap.hides) == (GapReason.FAILED, ("rai-policy",))
+    assert Key("account", (SUB, "rg-ai", "one")) in snapshot.resources
+
+
+def test_a_project_whose_account_vanished_goes_with_it() -> None:
+    one = account_id("One")
+    project = child(one, "projects", "prj", endpoints={})
+    cloud = CannedCloud(
+        {
+            ACCOUNTS: [account(kind="AIServices", projects=True)],
+            f"{one}/projects": [project],
+        }
+    )
+
+    def vanish(_place: object, path: str) -> None:
+        if path == f"{one}/projects/prj/connections".lower():
+            cloud.listings[ACCOUNTS.lower()] = []
+            cloud.errors[f"{one}/projects".lower()] = MissingError(
+                "no", status=404, code="ParentResourceNotFound"
+            )
+            raise MissingError("no", status=404, code="ResourceNotFound")
+
+    cloud.on = vanish
+    snapshot = taken(cloud)
+    assert (list(snapshot.resources), snapshot.gaps) == ([], ())
+
+
+def test_a_file_deleted_before_its_content_was_read_is_not_there() -> None:
+    cloud = estate()
+    files = f"{ENDPOINT}/openai/v1/files"
+
+    def delete(_place: object, path: str) -> None:
+        if path.endswith("/file-2/content"):
+            cloud.listings[files] = [f for f in cloud.listings[files] if f["id"] != "file-2"]
+            del cloud.contents[f"{files}/file-2/content"]
+
+    cloud.on = delete
+    snapshot = taken(cloud)
+    assert not snapshot.gaps
+    assert [key.rsplit("/", 1)[-1] for key in keys(snapshot, "file")] == ["kb.pdf", "train.jsonl"]
+
+
+def test_a_content_that_is_missing_while_its_file_is_there_is_a_gap() -> None:
+    cloud = estate()
+    del cloud.contents[f"{ENDPOINT}/openai/v1/files/file-2/content"]
+    (gap,) = taken(cloud).gaps
+    assert (str(gap.key), gap.status) == (f"file/{SUB}/rg-ai/one/train.jsonl~2", 404)
+
+
+def test_a_content_that_cannot_be_read_is_a_gap_of_that_file_alone() -> None:
+    cloud = estate()
+    cloud.errors["/openai/v1/files/file-1/content"] = CloudError("broken", status=500)
+    snapshot = taken(cloud)
+    (gap,) = snapshot.gaps
+    assert (str(gap.key), gap.listing) == (f"file/{SUB}/rg-ai/one/train.jsonl", False)
+    assert gap.key not in snapshot.resources
+    assert len(keys(snapshot, "file")) == 2
+
+
+def test_a_known_file_is_not_fetched_again() -> None:
+    vault = KeptPayloads()
+    first = taken(estate(), payloads=vault)
+    again = estate()
+    second = taken(again, payloads=vault, previous=first)
+    assert not [path for _, path in again.asked if path.endswith("/content")]
+    assert second.calls.made == second.calls.floor == first.calls.made - 2
+    assert written(second) == written(first)
+    train = first.resources[Key("file", (SUB, "rg-ai", "one", "train.jsonl"))]
+    assert vault.kept[train.payloads[0].sha256] == b"0123456789"
+
+
+def test_a_file_that_the_vault_lost_or_that_is_another_is_fetched() -> None:
+    vault = KeptPayloads()
+    first = taken(estate(), payloads=vault)
+    lost = estate()
+    taken(lost, payloads=KeptPayloads(), previous=first)
+    assert len([path for _, path in lost.asked if path.endswith("/content")]) == 2
+    other = estate()
+    files = other.listings[f"{ENDPOINT}/openai/v1/files"]
+    files[0]["id"] = "file-9"
+    other.contents[f"{ENDPOINT}/openai/v1/files/file-9/content"] = b"x" * 20
+    taken(other, payloads=vault, previous=first)
+    assert [p for _, p in other.asked if p.endswith("/content")] == [
+        "/openai/v1/files/file-9/content"
+    ]
+
+
+def test_a_file_that_azure_does_not_give_back_is_recorded_as_lost_and_no_gap() -> None:
+    snapshot = taken(estate())
+    kb = snapshot.resources[Key("file", (SUB, "rg-ai", "one", "kb.pdf"))]
+    train = snapshot.resources[Key("file", (SUB, "rg-ai", "one", "train.jsonl"))]
+    assert kb.payloads == ()
+    assert BY_NAME["file"].recovery(kb).recovery.value == "lost"
+    assert BY_NAME["file"].recovery(train).recovery.value == "recreated"
+
+
+def test_progress_is_told_and_reaches_its_total() -> None:
+    told: list[Progress] = []
+    take(
+        "e",
+        (Scope(SUB),),
+        estate(),
+        fingerprints=PRINTS,
+        clock=FrozenClock(),
+        version="t",
+        payloads=KeptPayloads(),
+        progress=told.append,
+    )
+    last = {event.kind: event for event in told}
+    assert all(event.done == event.total for event in last.values())
+    assert told[-1].calls > 0
+    assert {"account", "deployment", "file", "reference-models"} <= set(last)
+
+
+def test_the_calls_of_a_snapshot_are_its_own() -> None:
+    cloud = estate()
+    first, second = taken(cloud).calls, taken(cloud).calls
+    assert (first.made, first.floor, first.by_kind) == (second.made, second.floor, second.by_kind)
