@@ -83,7 +83,7 @@ BANNED = (
     joined("co-authored", "-by"),
     joined("generated ", "with"),
     joined("as an ", "ai"),
-    joined("language ", "model i"),
+    joined("as a language ", "model"),
     joined("claude ", "code"),
     joined("anthro", "pic.com"),
     joined("../sha", "red"),
@@ -337,6 +337,50 @@ def test_tests_are_no_package() -> None:
     """With tests/snapshots/__init__.py, `snapshots` would be the tests'."""
     found = [path for path in tracked() if path.name == "__init__.py"]
     assert not [path for path in found if path.is_relative_to(ROOT / "tests")]
+
+
+# Each breaks one contract or more; together they break every one.
+TRESPASSES = {
+    "snapshots/model.py": "import azure.core",
+    "snapshots/errors.py": "import muster.cli, prefect",
+    "snapshots/cloud/trespass.py": "import snapshots.kinds",
+    "drills/sandbox/trespass.py": "import snapshots.model",
+    "flows/trespass.py": "import muster.cli",
+    "muster/trespass.py": "import flows",
+}
+
+
+def lint_imports(folder: Path) -> str:
+    """What import-linter says about the packages in `folder`."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=folder,
+        env={**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(folder), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
+def test_every_import_contract_is_kept_and_each_can_be_broken(tmp_path: Path) -> None:
+    for name in OURS:
+        for path in (ROOT / name).rglob("*.py"):
+            if "node_modules" not in path.parts:
+                copy = tmp_path / path.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    contracts = table("tool", "importlinter")["contracts"]
+    assert isinstance(contracts, list)
+    said = lint_imports(tmp_path)
+    assert f"Contracts: {len(contracts)} kept, 0 broken." in said, said
+    for name, line in TRESPASSES.items():
+        with (tmp_path / name).open("a", encoding="utf-8") as stream:
+            stream.write(f"\n{line}\n")
+    said = lint_imports(tmp_path)
+    assert f"Contracts: 0 kept, {len(contracts)} broken." in said, said
 
 
 # ---- the command's start
