@@ -27,6 +27,11 @@ def _quoted(part: str) -> str:
     return quote(part, safe=_KEY_SAFE)
 
 
+@lru_cache(maxsize=16384)
+def _quoted_within(parts: tuple[str, ...]) -> str:
+    return "".join([f"/{_quoted(part)}" for part in parts])
+
+
 class Recovery(StrEnum):
     """How a kind comes back after it was lost."""
 
@@ -82,7 +87,9 @@ class Key:
         return self.path[:-1]
 
     def __str__(self) -> str:
-        text = "/".join([self.kind, *[_quoted(part) for part in self.path]])
+        text = self.kind + _quoted_within(self.path[:-1])
+        if self.path:
+            text += "/" + _quoted(self.path[-1])
         # parse() takes white space off the end, which a user may have typed.
         bare = text.rstrip(" ")
         return bare + "%20" * (len(text) - len(bare))

@@ -34,7 +34,8 @@ def path_of(key: Key) -> str:
     """
     if not key.path:
         raise InputError(f"a key without a name cannot be kept: {key.kind!r}")
-    return _path(key.kind, key.path)
+    path = f"{_holder(key.kind, key.path[:-1])}{_segment(key.path[-1])}{_SUFFIX}"
+    return path if len(path) <= LIMIT else _shortened([*key.path[:-1], key.kind, key.path[-1]])
 
 
 def reference_path(name: str) -> str:
@@ -66,13 +67,9 @@ def key_of(path: str) -> Key | None:
     return Key(unquote(kind), (*(unquote(part) for part in within), unquote(name)))
 
 
-def _path(kind: str, names: tuple[str, ...]) -> str:
-    parts = [_segment(name) for name in (*names[:-1], kind)]
-    name = _segment(names[-1])
-    path = f"{RESOURCES}{'/'.join([_folder(part) for part in parts])}/{name}{_SUFFIX}"
-    if len(path) <= LIMIT:
-        return path
-    return _shortened([*names[:-1], kind, names[-1]])
+@lru_cache(maxsize=16384)  # ten thousand deployments share a thousand accounts
+def _holder(kind: str, within: tuple[str, ...]) -> str:
+    return RESOURCES + "".join([f"{_folder(_segment(name))}/" for name in (*within, kind)])
 
 
 def _shortened(names: list[str]) -> str:

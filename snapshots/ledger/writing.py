@@ -44,6 +44,7 @@ class Import:
         if parent:
             self._parts.append(b"from %b\n" % parent.encode())
         self._size = 0
+        self._flush()  # so that it starts while the caller still decides
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +70,7 @@ class Import:
             self._parts.append(b"M 100644 inline %b\ndata %d\n" % (name, len(content)))
             self._parts += (content, b"\n")
             self._size += len(content)
-        if self._size > 1 << 18:
+        if self._size > 1 << 15:
             self._flush()
 
     def _flush(self) -> None:

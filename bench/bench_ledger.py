@@ -1,0 +1,259 @@
+"""Measure the ledger beside git fast-import and git add: 1,000 accounts of 10 deployments each.
+
+    python bench/bench_ledger.py [accounts] [rounds]
+
+Prints a table and writes bench/out/ledger.json. Times are medians of wall seconds of this run; the
+ratios are what counts. The others run with Git's defaults (packs are synced, loose objects are
+not); the ledger syncs everything it commits.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import json
+import os
+import random
+import resource as usage
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from snapshots.ledger import Ledger, path_of
+from snapshots.model import JsonObject, Key, Resource, Snapshot, pretty
+
+PLAIN = ("-c", "gc.auto=0")
+SUBSCRIPTION = "5d0c6b86-2d28-4c0b-9a50-9c2a3b1f7e10"
+
+
+def deployment(account: str, group: str, number: int) -> JsonObject:
+    """Give a body as Azure sends it, about 1.5 kB."""
+    name = f"gpt-{number}"
+    at = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers"
+    return {
+        "id": f"{at}/Microsoft.CognitiveServices/accounts/{account}/deployments/{name}",
+        "name": name,
+        "type": "Microsoft.CognitiveServices/accounts/deployments",
+        "sku": {"name": "GlobalStandard", "capacity": 10 + number},
+        "properties": {
+            "model": {"format": "OpenAI", "name": "gpt-4o", "version": "2024-08-06"},
+            "versionUpgradeOption": "OnceNewDefaultVersionAvailable",
+            "raiPolicyName": "Microsoft.DefaultV2",
+            "provisioningState": "Succeeded",
+            "capabilities": {
+                "area": "EUR",
+                "chatCompletion": "true",
+                "jsonObjectResponse": "true",
+                "maxContextToken": "128000",
+                "maxOutputToken": "16384",
+                "assistants": "true",
+            },
+            "rateLimits": [
+                {"key": "request", "renewalPeriod": 10, "count": 10},
+                {"key": "token", "renewalPeriod": 60, "count": 10000},
+            ],
+        },
+        "tags": {f"tag-{i}": f"{account}-{i}" * 2 for i in range(12)},
+    }
+
+
+def estate(accounts: int) -> dict[Key, Resource]:
+    """Give an estate of `accounts` accounts with ten deployments each."""
+    found: dict[Key, Resource] = {}
+    for number in range(accounts):
+        group, account = f"rg-{number % 20}", f"aoai-{number}"
+        within = (SUBSCRIPTION, group)
+        for key, body in [
+            (Key("account", (*within, account)), deployment(account, group, 99)),
+            *(
+                (Key("deployment", (*within, account, f"gpt-{d}")), deployment(account, group, d))
+                for d in range(10)
+            ),
+        ]:
+            found[key] = Resource(key, str(body["id"]), body)
+    return found
+
+
+def edited(resources: dict[Key, Resource], share: float, seed: int) -> dict[Key, Resource]:
+    """Give the estate with a share of its resources changed."""
+    chosen = random.Random(seed).sample(sorted(resources), max(1, int(len(resources) * share)))
+    result = dict(resources)
+    for key in chosen:
+        body = copy.deepcopy(result[key].body)
+        body["sku"] = {"name": "GlobalStandard", "capacity": 1000 + seed}
+        result[key] = Resource(key, result[key].id, body)
+    return result
+
+
+def snapshot(resources: dict[Key, Resource]) -> Snapshot:
+    """Wrap an estate up."""
+    return Snapshot("bench", datetime.now(UTC), "bench", resources)
+
+
+def fast_import(repo: Path, files: dict[str, bytes], number: int) -> float:
+    """Feed these documents, and nothing else, to git fast-import; give the seconds it took."""
+    parts = [b"feature done\ncommit refs/heads/live\n"]
+    parts.append(b"committer bench <bench@localhost> %d +0000\ndata 1\nx\n" % (1700000000 + number))
+    if number:
+        parts.append(b"from refs/heads/live^0\n")
+    for path, data in files.items():
+        parts += [b"M 100644 inline %b\ndata %d\n" % (path.encode(), len(data)), data, b"\n"]
+    stream = b"".join([*parts, b"\ndone\n"])
+    started = time.perf_counter()
+    subprocess.run(
+        [
+            "git",
+            *PLAIN,
+            "-c",
+            "fastimport.unpackLimit=1",
+            "-C",
+            str(repo),
+            "fast-import",
+            "--quiet",
+        ],
+        input=stream,
+        check=True,
+    )
+    return time.perf_counter() - started
+
+
+def git_add(work: Path, files: dict[str, bytes]) -> float:
+    """Write the documents into a working copy, add and commit them all; give the seconds."""
+    started = time.perf_counter()
+    for path, data in files.items():
+        target = work / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    git = ["git", *PLAIN, "-C", str(work), "-c", "user.name=b", "-c", "user.email=b@localhost"]
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+    return time.perf_counter() - started
+
+
+def documents(resources: dict[Key, Resource]) -> dict[str, bytes]:
+    """Give path -> bytes."""
+    return {path_of(key): pretty(item.document()) for key, item in resources.items()}
+
+
+def hashed(resources: dict[Key, Resource]) -> None:
+    """Make the bytes of every document and hash them as Git does: the least that can decide."""
+    for item in resources.values():
+        data = pretty(item.document())
+        hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False)
+
+
+def main() -> None:
+    """Run all three side by side and print what they took."""
+    accounts = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
+    folder = Path(tempfile.mkdtemp(prefix="bench-ledger-"))
+    try:
+        report = measure(folder, accounts, rounds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    out = Path(__file__).resolve().parent / "out"
+    out.mkdir(exist_ok=True)
+    (out / "ledger.json").write_text(json.dumps(report, indent=2) + "\n")
+    width = max(map(len, report))
+    for name, value in report.items():
+        print(
+            f"{name:<{width}}  {value:>10.3f}"
+            if isinstance(value, float)
+            else f"{name:<{width}}  {value:>10}"
+        )
+
+
+def measure(folder: Path, accounts: int, rounds: int) -> dict[str, float | int]:
+    """Give name -> seconds, ratio or count."""
+    resources = estate(accounts)
+    every = documents(resources)
+    raw, floor_raw = folder / "raw.git", folder / "floor.git"
+    work, plain = folder / "work", folder / "plain"
+    for bare in (raw, floor_raw):
+        subprocess.run(["git", "init", "-q", "--bare", str(bare)], check=True)
+    for copied in (work, plain):
+        subprocess.run(["git", "init", "-q", str(copied)], check=True)
+    ledger = Ledger.open(folder / "ledger.git", create=True, version="bench")
+    first = {
+        "ledger": ledger.commit(snapshot(resources)).seconds,
+        "fast-import": fast_import(raw, every, 0),
+        "git add": git_add(work, every),
+    }
+    fast_import(floor_raw, every, 0)
+    git_add(plain, every)
+    ours: list[float] = []
+    written: list[float] = []
+    imported: list[float] = []
+    added: list[float] = []
+    naive: list[float] = []
+    floor: list[float] = []
+    loaded: list[float] = []
+    current = resources
+    for number in range(1, rounds + 1):
+        following = edited(current, 0.01, number)
+        changed = {key: item for key, item in following.items() if current[key] is not item}
+        files = documents(changed)
+        shot = snapshot(following)
+        gc.collect()
+        runs = [
+            lambda shot=shot: ours.append(_timed(lambda: ledger.commit(shot))),
+            lambda files=files, n=number: imported.append(fast_import(raw, files, n)),
+            lambda files=files: added.append(git_add(work, files)),
+            lambda now=following: naive.append(_timed(lambda: git_add(plain, documents(now)))),
+            lambda now=following, files=files, n=number: floor.append(
+                _timed(lambda: hashed(now)) + fast_import(floor_raw, files, n)
+            ),
+            # What deciding costs: the same documents through the same writer, decided already.
+            lambda files=files: written.append(
+                _timed(lambda: ledger.put("written", files, "bench", {}))
+            ),
+        ]
+        if number == 1:
+            ledger.copy(None, "live", "written", "start")
+        random.Random(number).shuffle(runs)
+        for run in runs:
+            run()
+        current = following
+    loaded.append(_timed(lambda: ledger.load("live")))
+    unchanged = [_timed(lambda: ledger.commit(snapshot(current))) for _ in range(3)]
+    m = statistics.median
+    return {
+        "documents": len(every),
+        "first: ledger": first["ledger"],
+        "first: git fast-import": first["fast-import"],
+        "first: git add + commit": first["git add"],
+        "1 % from a snapshot: ledger": m(ours),
+        "1 % from a snapshot: serialise, hash all; fast-import changed": m(floor),
+        "1 % from a snapshot: write all files, git add -A, commit": m(naive),
+        "1 % decided already: ledger": m(written),
+        "1 % decided already: git fast-import": m(imported),
+        "1 % decided already: write changed files, git add -A, commit": m(added),
+        "unchanged: ledger": m(unchanged),
+        "load": m(loaded),
+        "ratio decided already, ledger / fast-import": m(written) / m(imported),
+        "ratio decided already, git add / ledger": m(added) / m(written),
+        "ratio from a snapshot, ledger / floor": m(ours) / m(floor),
+        "ratio from a snapshot, git add / ledger": m(naive) / m(ours),
+        "ratio ledger from a snapshot / fast-import decided already": m(ours) / m(imported),
+        "ratio git add decided already / ledger from a snapshot": m(added) / m(ours),
+        "peak memory, MB": usage.getrusage(usage.RUSAGE_SELF).ru_maxrss // 1024,
+        "cores": os.cpu_count() or 0,
+    }
+
+
+def _timed(work: object) -> float:
+    started = time.perf_counter()
+    work()  # type: ignore[operator]
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
