@@ -79,7 +79,7 @@ class Playground:
                     **more,
                 },
             },
-            hidden={"keys": {"key1": f"{name}-key-1", "key2": f"{name}-key-2"}},
+            hidden={"key1": f"{name}-key-1", "key2": f"{name}-key-2"},
         )
         return self.world.arm.save(record)
 
@@ -112,6 +112,12 @@ class Playground:
         assert fresh is not None
         fresh.properties.update(properties)
         self.world.arm.save(fresh)
+
+    def encrypt(self, name: str) -> None:
+        """Encrypt an account with a key of the customer."""
+        record = self.world.arm.find(f"{ACCOUNTS}/{name}")
+        assert record is not None
+        self.change(record, encryption={"keySource": "Microsoft.KeyVault"})
 
     def endpoint(self, name: str, suffix: str = "openai") -> str:
         """Where an account answers."""

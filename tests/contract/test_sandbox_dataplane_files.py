@@ -7,7 +7,8 @@ import io
 import openai
 import pytest
 
-from tests.dataplane_fixtures import VERSION, Playground, rows
+from drills.sandbox.providers.cognitive_accounts import revoke_key
+from tests.dataplane_fixtures import ACCOUNTS, VERSION, Playground, rows
 
 
 def test_an_uploaded_file_comes_back_byte_for_byte_in_both_dialects(ground: Playground) -> None:
@@ -47,8 +48,7 @@ def test_a_wrong_key_no_key_and_a_disabled_key_are_told_apart(ground: Playground
     bare = ground.http().get(f"{ground.endpoint('swc')}/openai/v1/files")
     assert bare.status_code == 401
     assert "audience is incorrect" in bare.json()["error"]["message"]
-    account = ground.world.arm.find(ground.account("keyless", disableLocalAuth=True).id)
-    assert account is not None
+    ground.account("keyless", disableLocalAuth=True)
     with pytest.raises(openai.PermissionDeniedError) as refusal:
         ground.classic("keyless").files.list()
     assert refusal.value.code == "AuthenticationTypeDisabled"
@@ -214,10 +214,9 @@ def test_while_the_customer_s_key_is_revoked_nothing_can_be_downloaded(ground: P
     client = ground.classic("swc")
     made = client.files.create(file=("a.jsonl", rows("x")), purpose="fine-tune")
     ground.advance(5)
-    account = ground.world.arm.find(ground.account("swc").id)
-    assert account is not None
-    account.hidden["cmk_revoked"] = True
-    ground.world.arm.save(account)
+    ground.encrypt("swc")
+    assert client.files.content(made.id).content
+    revoke_key(ground.world, f"{ACCOUNTS}/swc", revoked=True)
     with pytest.raises(openai.PermissionDeniedError, match="customer-managed key"):
         client.files.content(made.id)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from drills.sandbox.arm import Record
-from drills.sandbox.dataplane import files, models
+from drills.sandbox.dataplane import chat, copies, files, finetuning, models
 from drills.sandbox.dataplane.ask import Ask, DataError, Dialect, Route, peek
 from drills.sandbox.dataplane.gate import Gate
 from drills.sandbox.ids import region_name
@@ -16,7 +16,13 @@ from drills.sandbox.world import World
 _V1 = re.compile(r"^/openai/v1(?P<rest>/.*)$", re.IGNORECASE)
 _CLASSIC = re.compile(r"^/openai(?P<rest>/.*)$", re.IGNORECASE)
 _PROJECT = re.compile(r"^/api/projects/(?P<project>[^/]+)(?P<rest>/.*)$", re.IGNORECASE)
-_ROUTES: tuple[Route, ...] = (*files.ROUTES, *models.ROUTES)
+_ROUTES: tuple[Route, ...] = (
+    *chat.ROUTES,
+    *files.ROUTES,
+    *finetuning.ROUTES,
+    *copies.ROUTES,
+    *models.ROUTES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class DataPlane:
     def __init__(self, world: World) -> None:
         self.world = world
         self.gate = Gate(world)
+        world.on(finetuning.DUE, finetuning.job_due)
+        world.on(copies.DUE, copies.copy_due)
         self._table = [(route, route.pattern()) for route in _ROUTES]
 
     def handle(self, call: Call, name: str, suffix: str, path: str) -> Answer:

@@ -1,107 +1,97 @@
-"""The base models whose data planes are played: what they can do and how long they live."""
+"""The base models as the data plane shows them, from the sandbox's one catalogue of models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from drills.sandbox.providers.cognitive_models import FINE_TUNE_REGIONS, MODELS, ModelVersion
 from drills.sandbox.wire import Body
+
+_DIMENSIONS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+}
+_SHRINKING = ("text-embedding-3-small", "text-embedding-3-large")
+_EVERYWHERE = ("globalstandard", "developertier")  # kinds of training that any region offers
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """One version of a base model as the data plane knows it."""
+    """One version of a base model."""
 
-    name: str
-    version: str
-    chat: bool = False
-    completion: bool = False
-    dimensions: int = 0  # > 0: an embedding model
-    shrinks: bool = False  # whether embeddings may be asked for with fewer dimensions
-    fine_tune: frozenset[str] = frozenset()  # regions where it can be fine-tuned
-    born: str = "2024-07-18"
-    inference_until: str = "2027-10-01"
-    fine_tune_until: str = "2027-07-01"
-    preview: bool = False
+    of: ModelVersion
+
+    @property
+    def name(self) -> str:
+        """The model's name ("gpt-4o-mini")."""
+        return self.of.name
+
+    @property
+    def version(self) -> str:
+        """The model's version ("2024-07-18")."""
+        return self.of.version
 
     @property
     def id(self) -> str:
         """The model's id in `GET /models`."""
         return f"{self.name}-{self.version}"
 
+    @property
+    def dimensions(self) -> int:
+        """The length of its embeddings; 0 when it makes none."""
+        return _DIMENSIONS.get(self.name, 0)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether embeddings may be asked for with fewer dimensions."""
+        return self.name in _SHRINKING
+
+    @property
+    def chat(self) -> bool:
+        """Whether it chats."""
+        return "chatCompletion" in self.of.capabilities
+
+    @property
+    def completion(self) -> bool:
+        """Whether it completes plain text."""
+        return "completion" in self.of.capabilities
+
+    def retired(self, now: datetime) -> bool:
+        """Whether it answers nothing any more."""
+        return now >= self.of.ends
+
+    def tunable(self, region: str, training: str, now: datetime) -> bool:
+        """Whether a job may start in a region (`training`: "" or "standard": regional)."""
+        if self.of.fine_tune_ends is None or now >= self.of.fine_tune_ends:
+            return False
+        return training.lower() in _EVERYWHERE or region in FINE_TUNE_REGIONS
+
     def view(self) -> Body:
         """What `GET /models` shows of it."""
-        ends: Body = {"inference": _seconds(self.inference_until)}
-        if self.fine_tune:
-            ends["fine_tune"] = _seconds(self.fine_tune_until)
-        born = _seconds(self.born)
+        ends: Body = {"inference": int(self.of.ends.timestamp())}
+        if self.of.fine_tune_ends is not None:
+            ends["fine_tune"] = int(self.of.fine_tune_ends.timestamp())
         return {
             "status": "succeeded",
             "capabilities": {
-                "fine_tune": bool(self.fine_tune),
+                "fine_tune": self.of.fine_tune_ends is not None,
                 "inference": True,
                 "completion": self.completion,
                 "chat_completion": self.chat,
                 "embeddings": self.dimensions > 0,
             },
-            "lifecycle_status": "preview" if self.preview else "generally-available",
+            "lifecycle_status": "generally-available",
             "deprecation": ends,
             "id": self.id,
-            "created_at": born,
+            "created_at": int(self.of.generally.timestamp()),
             "object": "model",
         }
 
 
-def _seconds(day: str) -> int:
-    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
-
-
-# Regions with supervised fine-tuning (global training opens it in more; fine-tuning-deploy page).
-_TUNING = frozenset(
-    {
-        "eastus2",
-        "northcentralus",
-        "swedencentral",
-        "eastus",
-        "westus3",
-        "westeurope",
-        "francecentral",
-        "germanywestcentral",
-        "uksouth",
-        "switzerlandnorth",
-        "japaneast",
-        "australiaeast",
-    }
-)
-_STANDARD_TUNING = frozenset({"eastus2", "northcentralus", "swedencentral"})
-
-BASE_MODELS: tuple[BaseModel, ...] = (
-    BaseModel("gpt-4o", "2024-05-13", chat=True, born="2024-05-13"),
-    BaseModel("gpt-4o", "2024-08-06", chat=True, fine_tune=_TUNING, born="2024-08-06"),
-    BaseModel("gpt-4o", "2024-11-20", chat=True, born="2024-11-20"),
-    BaseModel("gpt-4o-mini", "2024-07-18", chat=True, fine_tune=_TUNING, born="2024-07-18"),
-    BaseModel("gpt-4.1", "2025-04-14", chat=True, fine_tune=_TUNING, born="2025-04-14"),
-    BaseModel("gpt-4.1-mini", "2025-04-14", chat=True, fine_tune=_TUNING, born="2025-04-14"),
-    BaseModel("gpt-4.1-nano", "2025-04-14", chat=True, fine_tune=_TUNING, born="2025-04-14"),
-    BaseModel("o4-mini", "2025-04-16", chat=True, fine_tune=_STANDARD_TUNING, born="2025-04-16"),
-    BaseModel("gpt-5", "2025-08-07", chat=True, born="2025-08-07", inference_until="2028-02-01"),
-    BaseModel(
-        "gpt-5-mini", "2025-08-07", chat=True, born="2025-08-07", inference_until="2028-02-01"
-    ),
-    BaseModel(
-        "gpt-35-turbo",
-        "0125",
-        chat=True,
-        completion=True,
-        fine_tune=_STANDARD_TUNING,
-        born="2024-01-25",
-        inference_until="2027-03-31",
-        fine_tune_until="2026-12-31",
-    ),
-    BaseModel("text-embedding-3-small", "1", dimensions=1536, shrinks=True, born="2024-01-25"),
-    BaseModel("text-embedding-3-large", "1", dimensions=3072, shrinks=True, born="2024-01-25"),
-    BaseModel("text-embedding-ada-002", "2", dimensions=1536, born="2023-02-02"),
-)
+BASE_MODELS: tuple[BaseModel, ...] = tuple(BaseModel(m) for m in MODELS if m.format == "OpenAI")
+_ALL = (*BASE_MODELS, *(BaseModel(m) for m in MODELS if m.format != "OpenAI"))
 
 
 def base_model(name: str, version: str = "") -> BaseModel | None:
@@ -110,7 +100,7 @@ def base_model(name: str, version: str = "") -> BaseModel | None:
     Without a version the newest of the name is meant.
     """
     found = None
-    for model in BASE_MODELS:
+    for model in _ALL:
         if (model.name == name and version in ("", model.version)) or model.id == name:
             found = model
     return found

@@ -27,6 +27,7 @@ from drills.sandbox.dataplane.ask import (
     new_id,
     space,
 )
+from drills.sandbox.providers.cognitive_accounts import key_revoked
 from drills.sandbox.wire import Answer, Body
 from drills.sandbox.world import World
 
@@ -331,8 +332,7 @@ def content(ask: Ask) -> Answer:
     item = _found(ask)
     if item["purpose"] not in _DOWNLOADABLE:
         raise invalid(f"Not allowed to download files of purpose: {item['purpose']}")
-    if ask.account.hidden.get("cmk_revoked"):
-        raise key_revoked()
+    require_key(ask)
     if status(item, ask.now) == "pending":
         raise DataError(
             409,
@@ -350,14 +350,15 @@ def content(ask: Ask) -> Answer:
     return Answer(200, data, headers, "application/octet-stream")
 
 
-def key_revoked() -> DataError:
-    """The refusal while the customer's key cannot be used."""
-    return DataError(
-        403,
-        "forbidden",
-        "The customer-managed key of this resource cannot be accessed: the data that it encrypts "
-        "is not available until access to the key is restored.",
-    )
+def require_key(ask: Ask) -> None:
+    """Refuse while the customer's key cannot be used. Raises DataError 403."""
+    if key_revoked(ask.account):
+        raise DataError(
+            403,
+            "forbidden",
+            "The customer-managed key of this resource cannot be accessed: the data that it "
+            "encrypts is not available until access to the key is restored.",
+        )
 
 
 def delete(ask: Ask) -> Answer:

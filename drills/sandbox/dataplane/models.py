@@ -29,7 +29,7 @@ def model_view(item: Body) -> Body:
         "id": item["id"],
         "created_at": item["created_at"],
         "object": "model",
-        "capabilities": {**shown["capabilities"], "fine_tune": bool(base and base.fine_tune)},
+        "capabilities": {**shown["capabilities"], "fine_tune": bool(base)},
     }
 
 
