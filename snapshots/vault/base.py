@@ -47,7 +47,7 @@ CONDEMNED = "prune/condemned.json"
 _RESERVED = frozenset({"payloads", "manifests", "ledger", "sums", "incoming", "keys", "prune"})
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_SNAPSHOT = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=@+-]*")
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.bundle")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
