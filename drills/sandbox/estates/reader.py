@@ -1,4 +1,4 @@
-"""Reads an estate file and builds it through the engine: principals, groups, accounts, all below."""
+"""Reads an estate file and builds it through the engine: who there is, what, and what is in it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Loader:
             raise node.error(
                 f"'{match[0]}' names no {kind} that is declared before", f"known: {known}"
             )
-        return found
+        return str(found)
 
     def put(self, node: Node, id_: str, body: Body, *, method: str = "PUT") -> None:
         """A request of the platform itself: every rule but permissions and locks holds."""
@@ -252,7 +252,7 @@ class Loader:
         )
 
     def _resource(self, node: Node) -> None:
-        """Any other resource: storage accounts (with a key for Azurite), vaults, networks, …"""
+        """Any other resource: storage accounts (Azurite plays their blobs), vaults, networks."""
         node.check(("type", "group", "name"), ("body", "location"))
         group = self._known(node, "group", self.groups, "resource group")
         namespace, _, kind = node.text("type").partition("/")
@@ -529,10 +529,10 @@ class Loader:
             raise node.at("role").error(f"no role is called '{role}'", f"known: {known}")
         scopes = [scope] if scope else self._scopes(node)
         for at in scopes:
-            subscription = at.split("/")[2]
+            above = "/".join(at.split("/")[:3])
             body: Body = {
                 "properties": {
-                    "roleDefinitionId": f"/subscriptions/{subscription}/providers/{DEFINITION}/{guid}",
+                    "roleDefinitionId": f"{above}/providers/{DEFINITION}/{guid}",
                     "principalId": oid,
                     "principalType": "User" if kind == "User" else "ServicePrincipal",
                 }

@@ -703,7 +703,7 @@ class Accounts(Behaviour):
     def post(
         self, world: World, call: Call, rid: ResourceId, action: str, record: Record
     ) -> Answer:
-        """listKeys and regenerateKey."""
+        """Answer listKeys and regenerateKey."""
         match action.lower():
             case "listkeys":
                 self._require_local(record)
@@ -755,7 +755,7 @@ def account_properties(world: World, record: Record) -> Body:
     for name in ("internalId", "dateCreated"):
         if name in kept:
             shown[name] = kept[name]
-    shown |= {k: v for k, v in kept.items() if k not in ("provisioningState",)}
+    shown |= {k: v for k, v in kept.items() if k != "provisioningState"}
     endpoints: Body = {}
     if kind == "OpenAI":
         rules, capabilities = _OPENAI_RULES, _OPENAI_CAPABILITIES

@@ -124,7 +124,8 @@ MODELS: tuple[ModelVersion, ...] = (
     ),
     ModelVersion(
         "gpt-35-turbo", "0125", ("Standard", "ProvisionedManaged"), _WIDE,
-        day("2024-02-01"), day("2026-01-01"), day("2026-09-30"), day("2024-06-01"), day("2025-12-31"),
+        day("2024-02-01"), day("2026-01-01"), day("2026-09-30"), day("2024-06-01"),
+        day("2025-12-31"),
         context=16385, output=4096, capabilities=("completion", "chatCompletion", "assistants"),
         replacement=("gpt-4.1-mini", "2025-04-14"), quota=240,
     ),
@@ -135,7 +136,8 @@ MODELS: tuple[ModelVersion, ...] = (
     ),
     ModelVersion(
         "gpt-4o", "2024-08-06", _TEXT, _WIDE,
-        day("2024-08-06"), day("2026-10-01"), day("2027-04-01"), day("2024-11-01"), day("2027-04-01"),
+        day("2024-08-06"), day("2026-10-01"), day("2027-04-01"), day("2024-11-01"),
+        day("2027-04-01"),
         capabilities=_CHAT, replacement=("gpt-4o", "2024-11-20"),
     ),
     ModelVersion(
@@ -145,23 +147,27 @@ MODELS: tuple[ModelVersion, ...] = (
     ),
     ModelVersion(
         "gpt-4o-mini", "2024-07-18", _TEXT, _WIDE,
-        day("2024-07-18"), day("2027-04-01"), day("2027-10-01"), day("2024-07-18"), day("2027-04-01"),
+        day("2024-07-18"), day("2027-04-01"), day("2027-10-01"), day("2024-07-18"),
+        day("2027-04-01"),
         capabilities=_CHAT, replacement=("gpt-4.1-mini", "2025-04-14"), quota=2000,
     ),
     ModelVersion(
         "gpt-4.1", "2025-04-14", _TEXT, _CORE,
-        day("2025-04-14"), day("2027-04-14"), day("2027-10-14"), day("2025-04-14"), day("2027-04-14"),
+        day("2025-04-14"), day("2027-04-14"), day("2027-10-14"), day("2025-04-14"),
+        day("2027-04-14"),
         context=1047576, output=32768, capabilities=_CHAT, replacement=("gpt-5.1", "2025-11-13"),
     ),
     ModelVersion(
         "gpt-4.1-mini", "2025-04-14", _TEXT, _CORE,
-        day("2025-04-14"), day("2027-04-14"), day("2027-10-14"), day("2025-04-14"), day("2027-04-14"),
+        day("2025-04-14"), day("2027-04-14"), day("2027-10-14"), day("2025-04-14"),
+        day("2027-04-14"),
         context=1047576, output=32768, capabilities=_CHAT, quota=2000,
         replacement=("gpt-5-mini", "2025-08-07"),
     ),
     ModelVersion(
         "gpt-4.1-nano", "2025-04-14", _TEXT, _CORE,
-        day("2025-04-14"), day("2027-04-14"), day("2027-10-14"), day("2025-04-14"), day("2027-04-14"),
+        day("2025-04-14"), day("2027-04-14"), day("2027-10-14"), day("2025-04-14"),
+        day("2027-04-14"),
         context=1047576, output=32768, capabilities=_CHAT, quota=2000,
     ),
     ModelVersion(
@@ -176,7 +182,8 @@ MODELS: tuple[ModelVersion, ...] = (
     ),
     ModelVersion(
         "o4-mini", "2025-04-16", _TEXT, ("eastus2", "swedencentral", "northcentralus"),
-        day("2025-04-16"), day("2027-04-16"), day("2027-10-16"), day("2025-04-16"), day("2027-04-16"),
+        day("2025-04-16"), day("2027-04-16"), day("2027-10-16"), day("2025-04-16"),
+        day("2027-04-16"),
         context=200000, output=100000, capabilities=_REASON,
     ),
     ModelVersion(
@@ -221,7 +228,8 @@ MODELS: tuple[ModelVersion, ...] = (
         context=4000, output=0, capabilities=("imageGenerations",), unit=1, quota=9,
     ),
     ModelVersion(
-        "whisper", "001", ("Standard",), ("eastus2", "northcentralus", "swedencentral", "southindia"),
+        "whisper", "001", ("Standard",),
+        ("eastus2", "northcentralus", "swedencentral", "southindia"),
         day("2023-09-15"), day("2027-03-15"), day("2027-09-15"), day("2023-09-15"),
         context=0, output=0, capabilities=("audioTranscriptions",), unit=1, quota=3,
     ),

@@ -58,7 +58,7 @@ def default_version(name: str, now: datetime, format_: str = "") -> ModelVersion
 
 
 def lifecycle(model: ModelVersion, now: datetime) -> str:
-    """The lifecycleStatus as the API spells it (Deprecated is retired, Deprecating existing only)."""
+    """The lifecycleStatus as the API spells it: Deprecated is retired, Deprecating nearly so."""
     if now < model.generally:
         return "Preview"
     if now < model.deprecating:
