@@ -89,7 +89,8 @@ def check(git: Git) -> list[Damage]:
     ]
     found += [Damage(text) for text in dict.fromkeys(general)]
     for text, name, path in faults:
-        found.append(_damage(survey, text, name, _reach(survey, {name}), path))
+        hurt = _holding(survey, name, path) if path else _reach(survey, {name})
+        found.append(_damage(survey, text, name, hurt, path))
     return found
 
 
@@ -205,5 +206,18 @@ def _reach(survey: _Survey, bad: set[str]) -> dict[str, str]:
         if commit in bad or tree in bad:
             hurt[commit] = ""
         elif tree and (path := inside(tree)) is not None:
+            hurt[commit] = path
+    return hurt
+
+
+def _holding(survey: _Survey, blob: str, path: str) -> dict[str, str]:
+    """Give the commits that keep this blob at this path: elsewhere it may be in its place."""
+    steps = path.split("/")
+    hurt: dict[str, str] = {}
+    for commit, (tree, _) in survey.commits.items():
+        at = tree
+        for step in steps:
+            at = next((i for name, i, _ in survey.trees.get(at, ()) if name == step), "")
+        if at == blob:
             hurt[commit] = path
     return hurt

@@ -65,7 +65,7 @@ from snapshots.ledger.paths import (
     reference_name,
     reference_path,
 )
-from snapshots.ledger.plumbing import Git, scrub
+from snapshots.ledger.plumbing import Git, plain_environment, scrub
 from snapshots.ledger.writing import Import, LostRaceError
 from snapshots.model import CallCount, Gap, Json, Key, Resource, Snapshot, pretty
 
@@ -140,8 +140,9 @@ class Ledger:
             )
         cure_locks_of_the_dead(folder)
         try:
-            repo = git.Repo(folder)
-            bare = repo.bare
+            with plain_environment():
+                repo = git.Repo(folder)
+                bare = repo.bare
         except (git.InvalidGitRepositoryError, git.NoSuchPathError) as wrong:
             if (folder / "objects").is_dir() and (folder / "refs").is_dir():
                 raise broken(folder, "HEAD or config is missing or unreadable") from wrong

@@ -89,9 +89,8 @@ def _shortened(names: list[str]) -> str:
 @lru_cache(maxsize=65536)
 def _segment(name: str) -> str:
     encoded = _encoded(name)
-    if encoded == name or (_is_lower(name) and len(encoded) <= _SEGMENT):
-        return encoded if len(encoded) <= _SEGMENT else _cut(name, _SEGMENT)
-    return _cut(name, _SEGMENT)
+    plain = name and (encoded == name or _is_lower(name))
+    return encoded if plain and len(encoded) <= _SEGMENT else _cut(name, _SEGMENT)
 
 
 def _cut(name: str, width: int) -> str:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -42,6 +42,25 @@ def scrub(text: str, *, secrets: Iterable[str] = ()) -> str:
         if secret:
             text = text.replace(secret, "***")
     return _QUERY.sub("***", _USERINFO.sub("***@", text))
+
+
+_environment = threading.Lock()
+
+
+@contextmanager
+def plain_environment() -> Iterator[None]:
+    """Hide GIT_* from GitPython while it opens a repository: it would look elsewhere for objects.
+
+    A process that Git started (a hook that calls muster) has them.
+    """
+    with _environment:
+        hidden = {name: value for name, value in os.environ.items() if name.startswith("GIT_")}
+        for name in hidden:
+            del os.environ[name]
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
 
 
 @dataclass(frozen=True, slots=True)
