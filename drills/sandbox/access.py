@@ -60,7 +60,7 @@ _READ_AROUND = (
 )
 # Names and GUIDs as published (learn.microsoft.com, Azure built-in roles, read 2026).
 BUILT_IN = tuple(
-    Role(*row)  # type: ignore[arg-type]
+    Role(*row)
     for row in (
         ("8e3af657-a8ff-443c-a75c-2fe8c4bcb635", "Owner", ("*",)),
         ("b24988ac-6180-42a0-ab88-20f7382dd24c", "Contributor", ("*",), _AUTH_WRITES),
@@ -225,7 +225,7 @@ class Access:
         return [
             role
             for at, role in self._all().get(oid.lower(), [])
-            if at == "" or wanted == at or wanted.startswith(at + "/")
+            if at in ("", wanted) or wanted.startswith(at + "/")
         ]
 
     def holds(self, oid: str, action: str, scope: str, *, data: bool = False) -> bool:
@@ -287,7 +287,7 @@ class Access:
             return self.holds(caller.oid, action, scope)
         wanted = scope.lower()
         return any(
-            at == "" or wanted == at or wanted.startswith(at + "/") or at.startswith(wanted + "/")
+            at in ("", wanted) or wanted.startswith(at + "/") or at.startswith(wanted + "/")
             for at, _ in self._all().get(caller.oid.lower(), [])
         )
 
@@ -401,7 +401,7 @@ _GUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE
 
 
 def _at_or_above(at: str, scope: str) -> bool:
-    return at == "" or scope == at or scope.startswith(at + "/")
+    return at in ("", scope) or scope.startswith(at + "/")
 
 
 class RoleAssignments(Behaviour):

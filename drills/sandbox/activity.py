@@ -27,6 +27,7 @@ DAY = 86_400.0
 LOG_DAYS = 90
 CHANGE_DAYS = 14
 PAGE = 200
+_TICKS_1970 = 621_355_968_000_000_000  # 100 ns since the year 1
 _OBJECT_ID = "http://schemas.microsoft.com/identity/claims/objectidentifier"
 _TENANT_ID = "http://schemas.microsoft.com/identity/claims/tenantid"
 _UPN = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/upn"
@@ -204,9 +205,8 @@ class Activity:
         visible = self._visible(at, "activity_delay")
         event["eventTimestamp"] = wire_time(now)
         event["submissionTimestamp"] = wire_time(datetime.fromtimestamp(visible, now.tzinfo))
-        event["id"] = (
-            f"{event['resourceId']}/events/{event['eventDataId']}/ticks/{int(at * 1e7) + 621355968000000000}"
-        )
+        ticks = int(at * 1e7) + _TICKS_1970
+        event["id"] = f"{event['resourceId']}/events/{event['eventDataId']}/ticks/{ticks}"
         self.world.store.append_event(f"activity:{subscription.lower()}", at, visible, event)
 
     def operation_ended(self, operation: Body) -> None:

@@ -234,8 +234,15 @@ def locate(call: Call) -> tuple[str, str, str] | None:
 
 def account_named(world: World, subdomain: str) -> str:
     """The ARM id of the account with a custom subdomain, or ""."""
-    found = world.store.get("subdomains", subdomain.lower())
-    return str(found["account"]) if found else ""
+    wanted = subdomain.lower()
+    for space in world.store.spaces():
+        if not space.endswith("|microsoft.cognitiveservices/accounts"):
+            continue
+        for _, kept in world.store.items(space):
+            properties = kept["body"].get("properties") or {}
+            if str(properties.get("customSubDomainName") or "").lower() == wanted:
+                return str(kept["id"])
+    return ""
 
 
 def place_of(world: World, call: Call) -> tuple[str, str]:

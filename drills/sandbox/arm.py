@@ -330,7 +330,7 @@ class Arm:
         self._require_scope(rid)
         match call.method, rid.collection:
             case ("GET", True):
-                return self.list(call, rid)
+                return self.listing(call, rid)
             case ("GET" | "HEAD", False):
                 return self._get(call, rid)
             case ("PUT", False):
@@ -400,7 +400,7 @@ class Arm:
             gateway=True,
         )
 
-    def list(self, call: Call, rid: ResourceId) -> Answer:
+    def listing(self, call: Call, rid: ResourceId) -> Answer:
         """Answer a listing: below a parent, a resource group, or a whole subscription."""
         self._authorize(call, rid, "read", rid.parent or "/")
         behaviour = self.behaviour(rid)
@@ -655,7 +655,7 @@ def _disturbed(value: Any, noise: random.Random) -> Any:
         shown["id"] = identity.replace("/resourceGroups/", "/resourcegroups/")
     if isinstance(location, str) and location and noise.random() < 0.5:
         shown["location"] = location.upper()
-    if shown.get("tags", None) in (None, {}) and "properties" in shown and noise.random() < 0.5:
+    if shown.get("tags") in (None, {}) and "properties" in shown and noise.random() < 0.5:
         shown["tags"] = {} if noise.random() < 0.5 else None
     return shown
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ def certificates(state: Path) -> Certificates:
     found = Certificates(state / "ca.pem", state / "server.pem", state / "server.key")
     fresh = 300 * 86_400
     if all(path.is_file() for path in (found.ca, found.chain, found.key)):
-        age = datetime.datetime.now(datetime.UTC).timestamp() - found.chain.stat().st_mtime
+        age = dt.datetime.now(dt.UTC).timestamp() - found.chain.stat().st_mtime
         if age < fresh:
             return found
-    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365)
+    ends = dt.datetime.now(dt.UTC) + dt.timedelta(days=365)
     authority = trustme.CA(organization_name="muster sandbox")
     leaf = authority.issue_cert(
         "localhost",

@@ -48,9 +48,9 @@ class Control:
         try:
             given = call.headers.get("authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), self.token.encode()):
-                raise ArmError(
+                return ArmError(
                     401, "Unauthorized", "The control API needs the token of the ready file."
-                )
+                ).answer()
             return self._handle(call)
         except ArmError as error:
             if self.world.store.in_transaction:
@@ -168,8 +168,8 @@ class Control:
             raise ArmError(
                 400, "BadSetting", f"unknown: {sorted(unknown)}; known are {sorted(DEFAULTS)}"
             )
-        for name, value in wanted.items():
-            default = DEFAULTS[name]
+        for name, given in wanted.items():
+            default, value = DEFAULTS[name], given
             if value is not None and isinstance(default, dict):
                 if not isinstance(value, dict) or set(value) - set(default):
                     raise ArmError(400, "BadSetting", f"{name} must hold some of {sorted(default)}")

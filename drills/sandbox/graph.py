@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from drills.sandbox.access import ASSIGNMENT
@@ -218,7 +219,7 @@ class _Query:
         def run(rows: list[Row]) -> list[Row]:
             out = list(rows)
             for value, down in reversed(keys):
-                out.sort(key=lambda row, value=value: _sortable(value(row)), reverse=down)
+                out.sort(key=partial(_sort_key, value), reverse=down)
             return out
 
         return run
@@ -418,6 +419,10 @@ def _sortable(value: Any) -> tuple[int, Any]:
     if isinstance(value, bool | int | float):
         return (1, float(value))
     return (2, _text(value).lower())
+
+
+def _sort_key(value: Value, row: Row) -> tuple[int, Any]:
+    return _sortable(value(row))
 
 
 def _distinct(rows: list[Row]) -> list[Row]:

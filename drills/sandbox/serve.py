@@ -1,4 +1,4 @@
-"""Start the sandbox: certificates, state, estate, Azurite, HTTPS, ready file; and stop it cleanly."""
+"""Start the sandbox (state, estate, Azurite, HTTPS, ready file) and stop it cleanly."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by the parser when a request begins."""
         super().on_message_begin()
-        self.scope.setdefault("extensions", {})["sandbox.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
+        extensions: dict[str, object] = {"sandbox.transport": self.transport}
+        self.scope["extensions"] = extensions  # type: ignore[typeddict-item]
 
 
 class _Server(uvicorn.Server):
@@ -115,8 +116,8 @@ def open_world(options: Options, base: str) -> tuple[World, Sandbox]:
     try:
         if loaded is None:
             load()
-        elif loaded != options.estate and options.estate != "demo":
-            raise StateError(
+        elif options.estate not in (loaded, "demo"):
+            raise StateError(  # noqa: TRY301  closes the store like any other failure here
                 f"{options.state} holds the estate '{loaded}', not '{options.estate}': start with "
                 "another --state folder, or leave --estate out to go on with what is there"
             )
@@ -316,7 +317,7 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     serving = loop.create_task(server.serve(sockets=sockets))
-    while not server.started and not serving.done():
+    while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn has no event
         await asyncio.sleep(0.01)
     blob = None if service is None else await loop.run_in_executor(None, service.wait)
     document = ready_document(world, sandbox, files, blob)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ class Store:
             )
         if self._undo is not None:
             if before is None:
-                self._undo.append(lambda: items.pop(id_, None) and None)
+                self._undo.append(partial(_take_out, items, id_))
             else:
-                self._undo.append(lambda: items.__setitem__(id_, before))
+                self._undo.append(partial(items.__setitem__, id_, before))
         return body
 
     def remove(self, space: str, id_: str) -> Body | None:
@@ -329,3 +330,7 @@ class Store:
     def close(self) -> None:
         """Fold the log in and let go of the folder."""
         self._db.close()
+
+
+def _take_out(items: dict[str, Body], id_: str) -> None:
+    items.pop(id_, None)
