@@ -206,7 +206,9 @@ class Kind:
 
     def write_shape(self, body: Mapping[str, Json]) -> JsonObject:
         """Give what a write may hold of a canonical body: all but what Azure alone sets."""
-        return _without(dict(body), (*self.fields.read_only, "name"))
+        # The name of an ARM resource is in its URL.
+        named = ("name",) if self.plane is Plane.ARM else ()
+        return _without(dict(body), (*self.fields.read_only, *named))
 
     def key(self, parent: Parent, name: str, wire: Mapping[str, Json]) -> Key:
         """Give the key: names of Azure Resource Manager in lower case, others as they are."""
