@@ -253,7 +253,7 @@ MISTAKES = [
     ('cloud = "AzureCloud"', 'cloud = "https://[x"', "cloud", "not a URL", "cloud ="),
     ('"azblob://musterdr/vault"', '"azblob://musterdr"', "url", "names no container", "azblob://"),
     ('"azblob://musterdr/vault"', '"ftp://m/vault"', "url", "not a URL of azblob", "azblob://"),
-    ('"azblob://musterdr/vault"', '"http://m/vault"', "url", "https only", "azblob://"),
+    ('"azblob://musterdr/vault"', '"http://m/vault"', "url", "not a URL of azblob", "azblob://"),
     ('primary = "swedencentral"', 'primary = "eastus2"', "standby", "cannot stand by", "another"),
     ('primary = "swedencentral"', 'primary = "S C"', "primary", "short name", "primary ="),
     ('"22222222-2222-2222-2222-222222222222"', '"prod"', "subscription", "not a subscr", "0000"),

@@ -1,0 +1,214 @@
+"""Settings into Cloud, Ledger, Vault, Clock and Fingerprints: the only place that constructs them.
+
+Heavy things are imported when they are asked for: `muster log` needs no Azure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from muster import __version__
+from muster.settings import (
+    CredentialKind,
+    Environment,
+    Settings,
+    read_account_key,
+    read_fingerprint_key,
+    read_secret,
+)
+from snapshots.clock import Clock, SystemClock
+from snapshots.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from snapshots.cloud import Cloud
+    from snapshots.cloud.place import Credential
+    from snapshots.ledger import Ledger, Retention
+    from snapshots.secrets import Fingerprints
+    from snapshots.take import Scope, TakeOptions
+    from snapshots.vault import Vault
+
+
+class Wiring:
+    """Everything one configuration names, each opened once, on demand; closed together."""
+
+    def __init__(
+        self, settings: Settings, environment: Environment, *, clock: Clock | None = None
+    ) -> None:
+        self.settings = settings
+        self.environment = environment
+        self.clock: Clock = clock or SystemClock()
+        self._open = ExitStack()
+        self._cloud: Cloud | None = None
+        self._ledger: Ledger | None = None
+        self._vault: Vault | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened, last first."""
+        self._open.close()
+        self._cloud = self._ledger = self._vault = None
+
+    def cloud(self) -> Cloud:
+        """The one way out to Azure, real or sandbox."""
+        if self._cloud is None:
+            from snapshots.cloud import open_cloud
+
+            estate = self.settings.estate
+            tenant, credential = self._credential()
+            self._cloud = open_cloud(
+                environment=estate.cloud,
+                tenant=tenant,
+                credential=credential,
+                ca_file=str(estate.ca_file) if estate.ca_file else None,
+                clock=self.clock,
+                version=__version__,
+            )
+            self._open.callback(self._cloud.close)
+        return self._cloud
+
+    def _credential(self) -> tuple[str, Credential]:
+        from snapshots.cloud.place import Credential, Identity
+
+        chosen, tenant = self.settings.credential, self.settings.estate.tenant
+        if chosen.secret_file is not None:
+            secret = read_secret(chosen.secret_file)
+            return secret.tenant or tenant, Credential(
+                Identity.ENVIRONMENT, secret.client_id, secret.client_secret
+            )
+        identity = {
+            CredentialKind.DEFAULT: Identity.DEFAULT,
+            CredentialKind.ENVIRONMENT: Identity.ENVIRONMENT,
+            CredentialKind.MANAGED_IDENTITY: Identity.MANAGED,
+            CredentialKind.CLI: Identity.CLI,
+        }[chosen.kind]
+        return tenant, Credential(identity, chosen.client_id)
+
+    def ledger(self, *, create: bool = False) -> Ledger:
+        """The Git repository; with `create`, made when nothing is there."""
+        if self._ledger is None:
+            from snapshots.ledger import Ledger
+
+            chosen = self.settings.ledger
+            try:
+                self._ledger = Ledger.open(
+                    chosen.path,
+                    remote=chosen.remote,
+                    clock=self.clock,
+                    version=__version__,
+                    create=create,
+                )
+            except NotFoundError as error:
+                raise NotFoundError(
+                    "there is no ledger yet",
+                    where=str(chosen.path),
+                    remedy="take a snapshot first: `muster snapshot`",
+                ) from error
+            self._open.callback(self._ledger.close)
+        return self._ledger
+
+    def vault(self) -> Vault:
+        """The Blob container or folder."""
+        if self._vault is None:
+            from snapshots.vault import open_vault
+
+            chosen, key_file = self.settings.vault, self.settings.secrets.fingerprint_key_file
+            if key_file is not None:
+                read_fingerprint_key(key_file)  # guards its permissions before anybody reads it
+            if not chosen.url.startswith("azblob:"):
+                self._vault = open_vault(chosen.url, clock=self.clock, fingerprint_file=key_file)
+            else:
+                self._vault = self._blob_vault(key_file)
+            self._open.callback(self._vault.close)
+        return self._vault
+
+    def _blob_vault(self, key_file: Path | None) -> Vault:
+        from snapshots.vault import Access, open_vault
+
+        chosen, environment = self.settings.vault, self.environment
+        suffix, ca_file = "core.windows.net", self.settings.estate.ca_file
+        if chosen.secret_file is not None:
+            access = Access(account_key=read_account_key(chosen.secret_file))
+        elif environment.storage_connection_string:
+            access = Access(connection_string=environment.storage_connection_string)
+        elif environment.storage_key:
+            access = Access(account_key=environment.storage_key)
+        elif environment.storage_sas:
+            access = Access(sas=environment.storage_sas)
+        else:
+            from snapshots.cloud.wire import sign_in
+
+            where = self.cloud().environment
+            tenant, credential = self._credential()
+            suffix = where.storage_suffix
+            access = Access(
+                credential=sign_in(
+                    credential, where, tenant=tenant, ca_file=str(ca_file) if ca_file else None
+                )
+            )
+        return open_vault(
+            chosen.url,
+            access=access,
+            clock=self.clock,
+            suffix=suffix,
+            ca=ca_file,
+            fingerprint_file=key_file,
+        )
+
+    def fingerprints(self) -> Fingerprints:
+        """What stands for secrets in the ledger; its key lies in the vault or in a file."""
+        from snapshots.secrets import Fingerprints
+
+        return Fingerprints(self.vault().fingerprint_key())
+
+    def scopes(self) -> tuple[Scope, ...]:
+        """What is looked at."""
+        from snapshots.take import Scope
+
+        return tuple(
+            Scope(scope.subscription, scope.resource_groups, scope.accounts)
+            for scope in self.settings.estate.scopes
+        )
+
+    def take_options(self) -> TakeOptions:
+        """How a snapshot is taken."""
+        from snapshots.take import TakeOptions
+
+        chosen = self.settings.snapshot
+        return TakeOptions(
+            threads=chosen.concurrency,
+            conversations=chosen.threads_data,
+            reference=chosen.reference,
+            payloads=chosen.content,
+            reference_regions=tuple(sorted({pair.standby for pair in self.settings.estate.pairs})),
+        )
+
+    def retention(self) -> Retention:
+        """How many snapshots are kept."""
+        from snapshots.ledger import Retention
+
+        kept = self.settings.retention
+        return Retention(kept.hourly, kept.daily, kept.weekly, kept.monthly)
+
+
+def list_identity(kind: str) -> Mapping[str, tuple[str, ...]]:
+    """Give the lists of a kind whose order means nothing, and what tells their items apart."""
+    from snapshots.kinds import BY_NAME
+
+    found = BY_NAME.get(kind)
+    if found is None:
+        return {}
+    return {f"{items.path}[]": items.by for items in found.fields.items}
