@@ -16,6 +16,7 @@ from snapshots.ledger.paths import GAPS, REFERENCE, RESOURCES
 from snapshots.ledger.plumbing import Git, scrub
 
 _OBJECT = re.compile(r"\b[0-9a-f]{40}\b")
+_PLACE = re.compile(r"objects/([0-9a-f]{2})/([0-9a-f]{38})\b")
 _QUIET = ("dangling ", "notice: ", "Checking ", "unreachable ", "broken link", "              to")
 _TREE = b"40000"
 
@@ -76,6 +77,10 @@ def check(git: Git) -> list[Damage]:
     about: dict[str, list[str]] = {}
     general: list[str] = []
     for complaint in complaints:
+        # "<what it is>: hash-path mismatch, found at: objects/ab/cdef…": the place is what is hurt.
+        if place := _PLACE.search(complaint):
+            about.setdefault(place[1] + place[2], []).append(complaint)
+            continue
         names = [name for name in _OBJECT.findall(complaint) if name not in survey.commits]
         names += [name for name in _OBJECT.findall(complaint) if name in survey.commits]
         if names:
