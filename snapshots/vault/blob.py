@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import re
 import secrets
 import tempfile
 import threading
@@ -74,6 +76,8 @@ _THERE = frozenset(
     }
 )
 
+_SIGNATURE = re.compile(r"sig=[^&\s\"']*")
+
 T = TypeVar("T")
 
 
@@ -83,6 +87,7 @@ class _Refusal:
 
     status: int
     code: str
+    request: str = ""
 
 
 class BlobVault(StoredVault):
@@ -108,6 +113,8 @@ class BlobVault(StoredVault):
     ) -> None:
         super().__init__(clock, fingerprint_file=fingerprint_file)
         self._place = place
+        if key.sas is not None:
+            _hush_signatures()
         patience = patience or Patience()
         self._service = BlobServiceClient(
             place.endpoint,
@@ -312,13 +319,13 @@ class BlobVault(StoredVault):
             bears=frozenset({409, 412}),
         )
         if isinstance(answer, _Refusal) and answer.code not in _THERE:
-            raise self._error("keep", path, answer.status, answer.code, "")
+            raise self._error("keep", path, answer.status, answer.code, answer.request)
 
     def _created(self, answer: object, path: str) -> bool:
         if not isinstance(answer, _Refusal):
             return True
         if answer.code not in _THERE or self._stat(path) is None:
-            raise self._error("keep", path, answer.status, answer.code, "")
+            raise self._error("keep", path, answer.status, answer.code, answer.request)
         return False
 
     def _create(self, path: str, data: bytes) -> bool:
@@ -353,7 +360,7 @@ class BlobVault(StoredVault):
             immutable = answer.code == "BlobImmutableDueToPolicy"
             if not immutable and (answer.code in _THERE or answer.status in {404, 412}):
                 return None
-            raise self._error("replace", path, answer.status, answer.code, "")
+            raise self._error("replace", path, answer.status, answer.code, answer.request)
         return str(answer["etag"])
 
     def _open(self, path: str) -> Iterator[bytes] | None:
@@ -387,7 +394,7 @@ class BlobVault(StoredVault):
                 ).readall(),
             )
             if isinstance(found, _Refusal):
-                raise self._error("read", path, found.status, found.code, "")
+                raise self._error("read", path, found.status, found.code, found.request)
             return found
 
         if first:
@@ -488,13 +495,13 @@ class BlobVault(StoredVault):
         except ClientAuthenticationError as error:
             status, code, request = _answer(error)
             if status in bears and code:
-                return _Refusal(status, code)
+                return _Refusal(status, code, request)
             failure = self._error(what, path, status or 401, code, request)
         except HttpResponseError as error:
             status, code, request = _answer(error)
             container = code.startswith("Container") and path != ""
             if status in bears and not container:
-                return _Refusal(status, code)
+                return _Refusal(status, code, request)
             failure = self._error(what, path, status, code, request)
         except (ServiceRequestError, ServiceResponseError):
             failure = UnreachableError(
@@ -589,6 +596,24 @@ def _credential(
     if key.sas is not None:
         return AzureSasCredential(key.sas)
     return key.credential
+
+
+class _NoSignature(logging.Filter):
+    """Takes signatures out of what urllib3 says at DEBUG: whole addresses, and a SAS is in one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, without its signature."""
+        said = record.getMessage()
+        if "sig=" in said:
+            record.msg, record.args = _SIGNATURE.sub("sig=REDACTED", said), ()
+        return True
+
+
+def _hush_signatures() -> None:
+    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, _NoSignature) for one in logger.filters):
+            logger.addFilter(_NoSignature())
 
 
 def _answer(error: HttpResponseError) -> tuple[int, str, str]:

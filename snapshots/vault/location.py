@@ -42,13 +42,14 @@ class Access:
 class Patience:
     """How long a Blob vault is waited for: retries of one call, and seconds for one try.
 
-    With the defaults a vault that does not answer at all is given up after less than a minute.
+    With the defaults a vault to which there is no way is given up after a minute, and one that
+    takes the connection and says nothing after two and a half.
     """
 
     retries: int = 3
     connect: float = 10.0
-    read: float = 60.0
-    backoff: int = 1  # before the first retry; later ones add 2, 4, 8, …
+    read: float = 30.0  # between two bytes of an answer
+    backoff: int = 1  # every wait, to which the nth retry adds 2 ** n
 
 
 @dataclass(frozen=True, slots=True)
