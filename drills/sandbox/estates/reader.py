@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import uuid
 from dataclasses import replace
@@ -383,6 +384,11 @@ class Loader:
             if found is not None:
                 quota.make_customer(self.world, id_.split("/")[2], found)
         source = self.fill(node.text("source"), node)
+        if (
+            node.has("fine_tuned")
+            and importlib.util.find_spec("drills.sandbox.dataplane.seed") is None
+        ):
+            return
         if node.has("fine_tuned"):
             name = self._tuned(node, source or id_, name, node.text("fine_tuned"))
             version = "1"
