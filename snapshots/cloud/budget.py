@@ -93,6 +93,8 @@ class TokenBucket:
         self.capacity = capacity
         self.per_second = per_second
         self._documented = per_second
+        self._latency = 0.0  # usual seconds from leaving to the answer
+        self._lessons = 0  # how often the refill was measured
         self._level = capacity
         self._at = now
         self._known = False  # an answer has told what is left, since the last refusal
@@ -106,8 +108,14 @@ class TokenBucket:
 
     @property
     def reserve(self) -> float:
-        """Tokens that are left alone: the room for what we cannot know."""
-        return min(max(1.0, self._reserve_share * self.capacity), self.capacity / 2)
+        """Tokens that are left alone: the room for what we cannot know.
+
+        While answers are under way the bound grows by a refill that is believed, not seen; the
+        more so before it was measured.
+        """
+        believed = self.per_second * self._latency * (0.6 if self._lessons < 3 else 0.1)
+        asked = max(1.0, self._reserve_share * self.capacity) + believed
+        return min(asked, self.capacity / 2)
 
     def _advance(self, now: float) -> None:
         gained = max(0.0, now - self._at) * self.per_second
@@ -130,8 +138,14 @@ class TokenBucket:
         # An unknown or just reopened bucket gets its single trial even when the bound says no.
         if not self._known and not self._passages:
             return 0.0
-        missing = self.reserve + 1 - self._level
-        return 0.0 if missing <= 1e-9 else max(0.001, missing / max(self.per_second, 0.01))
+        ceiling = self.capacity - len(self._passages)
+        # A bucket that was never seen to hold more than its reserve is used one by one.
+        missing = min(self.reserve + 1, self.capacity) - self._level
+        if missing <= 1e-9:
+            return 0.0
+        if self._level >= ceiling:
+            return 0.02  # only an answer can help
+        return max(0.002, missing / max(self.per_second, 0.01))
 
     def leave(self, now: float) -> Passage:
         """Note that a request leaves."""
@@ -150,6 +164,8 @@ class TokenBucket:
         self._advance(now)
         if self._passages.pop(id(passage), None) is None:
             return
+        took = max(0.0, now - passage.sent_at)
+        self._latency += 0.1 * (took - self._latency) if self._answered else took
         overlapping = len(self._passages) + self._answered - passage.answered_before
         self._answered += 1
         if remaining is None:
@@ -180,11 +196,12 @@ class TokenBucket:
             return
         since, before, answered = self._anchor
         elapsed = now - since
-        if elapsed < self._SETTLE:
+        if elapsed < max(self._SETTLE, 6 * self._latency):
             return
         seen = (remaining - before + self._answered - answered) / elapsed
         seen = min(max(seen, 0.02 * self._documented), 1e4)
-        self.per_second += self._WEIGHT * (seen - self.per_second)
+        self._lessons += 1
+        self.per_second += max(self._WEIGHT, 1 / self._lessons) * (seen - self.per_second)
         self._anchor = (now, remaining, self._answered)
 
     def close(self, until: float) -> None:

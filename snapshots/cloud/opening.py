@@ -39,8 +39,10 @@ def open_cloud(
     `environment` is AzureCloud, AzureChinaCloud, AzureUSGovernment, or the https:// URL of a
     resource manager, which is asked what it is. `credential` is a choice, or any credential of
     azure.identity; the default is `DefaultAzureCredential`. `ca_file` is a PEM file of certificate
-    authorities to trust instead of the usual ones. No token is asked for yet. Raises SettingsError for a name that
-    is unknown, UnreachableError or DamagedAnswerError when a URL does not tell what it is.
+    authorities to trust instead of the usual ones. No token is asked for yet.
+
+    Raises SettingsError for a name that is unknown, UnreachableError or DamagedAnswerError when a
+    URL does not tell what it is.
     """
     # The SDK costs 0.4 s of CPU to import: only who really goes out pays for it.
     from snapshots.cloud import wire
