@@ -271,9 +271,13 @@ class Arm:
                 for key, _ in self.world.store.items(space):
                     self.world.store.remove(space, key)
 
-    def children(self, parent: str, type_: str) -> list[Record]:
-        """The stored resources of a type directly below a parent (copies, in creation order)."""
-        return [Record.read(b) for _, b in self.world.store.items(self.space(parent, type_))]
+    def children(self, parent: str, type_: str, *, copied: bool = True) -> list[Record]:
+        """The stored resources of a type directly below a parent, in creation order.
+
+        `copied` False: not to be changed.
+        """
+        make = Record.read if copied else Record.peek
+        return [make(b) for _, b in self.world.store.items(self.space(parent, type_))]
 
     def below(self, scope: str, type_: str | None = None, *, copied: bool = True) -> list[Record]:
         """Every stored resource at or below a scope, of one type or of all."""

@@ -209,17 +209,17 @@ def account_of(world: World, id_: str) -> Record | None:
 
 def by_domain(world: World, domain: str) -> Record | None:
     """The live account with a custom subdomain, or None."""
-    for record in world.arm.below("/subscriptions", ACCOUNTS):
+    for record in world.arm.below("/subscriptions", ACCOUNTS, copied=False):
         if str(record.properties.get("customSubDomainName", "")).lower() == domain.lower():
-            return record
+            return Record.read(record.keep())
     return None
 
 
 def by_key(world: World, key: str) -> Record | None:
     """The live account that an API key belongs to, or None."""
-    for record in world.arm.below("/subscriptions", ACCOUNTS):
+    for record in world.arm.below("/subscriptions", ACCOUNTS, copied=False):
         if key and key in (record.hidden.get("key1"), record.hidden.get("key2")):
-            return record
+            return Record.read(record.keep())
     return None
 
 
@@ -260,7 +260,7 @@ def require_ready(world: World, rid: ResourceId) -> Record:
 def require_quiet(world: World, account: Record, *, but: str = "") -> None:
     """Refuse while another operation on the account or a deployment of it is running."""
     busy = account.properties.get("provisioningState") not in _TERMINAL
-    for deployment in world.arm.children(account.id, DEPLOYMENTS):
+    for deployment in world.arm.children(account.id, DEPLOYMENTS, copied=False):
         state = deployment.properties.get("provisioningState")
         if state not in _TERMINAL and deployment.id.lower() != but:
             busy = True

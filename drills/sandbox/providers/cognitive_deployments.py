@@ -380,7 +380,7 @@ class Deployments(Behaviour):
                 f"must be at least {smallest} and a multiple of {step}.",
             )
         if existing is None and sku in STANDARD_KINDS:
-            siblings = world.arm.children(account.id, quota.DEPLOYMENTS)
+            siblings = world.arm.children(account.id, quota.DEPLOYMENTS, copied=False)
             if sum(s.body["sku"]["name"] in STANDARD_KINDS for s in siblings) >= MOST_STANDARD:
                 raise ArmError(
                     400,

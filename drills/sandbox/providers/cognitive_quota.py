@@ -181,7 +181,7 @@ def accounts_in(world: World, subscription: str, region: str) -> int:
     """How many accounts of kinds OpenAI and AIServices a subscription has in a region."""
     return sum(
         1
-        for record in world.arm.below(f"/subscriptions/{subscription}", ACCOUNTS)
+        for record in world.arm.below(f"/subscriptions/{subscription}", ACCOUNTS, copied=False)
         if record.body.get("kind") in ("OpenAI", "AIServices")
         and region_name(str(record.body.get("location", ""))) == region_name(region)
     )
