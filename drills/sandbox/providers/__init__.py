@@ -10,3 +10,4 @@ def register_all(world: World) -> None:
     """Teach the engine every provider that this sandbox plays."""
     resources.register(world)
     cognitive.register(world)
+    resources.register_operations(world)

@@ -439,6 +439,32 @@ def _provider(world: World, call: Call, names: dict[str, str]) -> Answer:
     return Answer(200, _show_provider(world, names["subscription"], _namespace(names)))
 
 
+def register_operations(world: World) -> None:
+    """The list of operations of every namespace that has no list of its own; call it last."""
+    world.arm.route("GET", "/providers/{namespace}/operations", "", _operations)
+
+
+def _operations(world: World, call: Call, names: dict[str, str]) -> Answer:
+    namespace = _namespace(names)
+    return Answer(
+        200,
+        {
+            "value": [
+                {
+                    "name": f"{namespace}/{kind}/{verb}",
+                    "display": {
+                        "provider": namespace,
+                        "resource": kind,
+                        "operation": f"{verb} {kind}",
+                    },
+                }
+                for kind in PROVIDERS[namespace]
+                for verb in ("read", "write", "delete")
+            ]
+        },
+    )
+
+
 def _register(world: World, call: Call, names: dict[str, str]) -> Answer:
     known_subscription(world, call, names["subscription"])
     namespace = _namespace(names)
