@@ -1,0 +1,1 @@
+"""Live state against the approved baseline: who, when, planned or not, how bad, and what then."""
