@@ -8,7 +8,9 @@ Every request needs the header `authorization: Bearer <token>` with the token of
     GET    /_sandbox/faults             POST one (see faults.py), DELETE all, DELETE /faults/{id}
     GET    /_sandbox/clock              POST {"freeze": true | false, "advance": 60, "scale": 10}
     GET    /_sandbox/settings           PUT {"page_size": 3, "buckets": {"reads": [50, 25]}, …}
-    POST   /_sandbox/account            {"id": ARM id, "hidden": {"cmk_revoked": true}}
+    POST   /_sandbox/account            {"id": ARM id, "hidden": {"key_revoked": true}}
+    PUT    /_sandbox/quota              {"subscription", "region", "usage", "limit"}
+    PUT    /_sandbox/capacity           {"region", "sku", "available", "model"?}: provisioned units
     GET    /_sandbox/dump               POST /_sandbox/load takes it back; POST /_sandbox/reset
 """
 
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable
 
 from drills.sandbox.clock import wire_time
+from drills.sandbox.providers.cognitive_quota import set_capacity, set_quota
 from drills.sandbox.store import StateError
 from drills.sandbox.wire import Answer, ArmError, Body, Call
 from drills.sandbox.world import DEFAULTS, World
@@ -93,6 +96,8 @@ class Control:
                 return Answer(200, {name: world.setting(name) for name in sorted(DEFAULTS)})
             case "POST", ["account"]:
                 return self._account(call.json())
+            case "PUT", ["quota" | "capacity" as what]:
+                return self._offer(what, call.json())
             case "GET", ["dump"]:
                 return Answer(200, store.dump())
             case "POST", ["load"]:
@@ -177,6 +182,29 @@ class Control:
             self.world.store.set_meta(f"setting-{name}", value)
         if "buckets" in wanted or "throttle" in wanted or "data_bucket" in wanted:
             self.world.throttle.forget()
+
+    def _offer(self, what: str, wanted: Body) -> Answer:
+        """Give a subscription another quota, or a region other provisioned capacity."""
+        try:
+            if what == "quota":
+                set_quota(
+                    self.world,
+                    str(wanted["subscription"]),
+                    str(wanted["region"]),
+                    str(wanted["usage"]),
+                    int(wanted["limit"]),
+                )
+            else:
+                set_capacity(
+                    self.world,
+                    str(wanted["region"]),
+                    str(wanted["sku"]),
+                    int(wanted["available"]),
+                    str(wanted.get("model", "*")),
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArmError(400, "BadRequest", f"{what}: missing or wrong: {error}") from None
+        return Answer(200, wanted)
 
     def _account(self, wanted: Body) -> Answer:
         record = self.world.arm.find(str(wanted.get("id", "")))
