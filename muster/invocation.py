@@ -30,7 +30,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # Ctrl-C
 
 
-_MEANINGS = {
+MEANINGS = {
     Exit.CLEAN: "done, nothing amiss",
     Exit.ERROR: "error: bad input, denied, unreachable",
     Exit.FINDINGS: "findings, damage or a failed verdict",
@@ -211,7 +211,7 @@ class Command(click.Command):
                 for example in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(code.value), _MEANINGS[code]) for code in self.exits])
+            formatter.write_dl([(str(code.value), MEANINGS[code]) for code in self.exits])
 
 
 def described(

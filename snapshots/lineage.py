@@ -111,9 +111,14 @@ class Graph:
 
 
 def graph(snapshot: Snapshot, kinds: Iterable[Kind]) -> Graph:
-    """Resolve every reference that the kinds declare. Pure; linear in the snapshot's size."""
-    found = Graph(frozenset(snapshot.resources), snapshot.gaps)
-    index = _Index(snapshot.resources)
+    """Resolve every reference that the kinds declare. Pure; linear in the snapshot's size.
+
+    What a gap hid takes part as it was last read: a file whose listing failed still reached what
+    it reached.
+    """
+    known = {**snapshot.stale, **snapshot.resources}
+    found = Graph(frozenset(known), snapshot.gaps)
+    index = _Index(known)
     for kind in kinds:
         declared = [(r, Pattern.parse(r.path)) for r in kind.references]
         if not declared:
@@ -135,7 +140,8 @@ def _link(found: Graph, index: _Index, holder: Resource, reference: Reference, v
     for target in targets:
         if target == holder.key:
             continue
-        first, second = (holder.key, target) if reference.flow is Flow.OUT else (target, holder.key)
+        made = reference.flow is Flow.OUT
+        first, second = (holder.key, target) if made else (target, holder.key)
         link = Link(first, second, reference.path, reference.flow is not Flow.NONE)
         if link not in found.later.setdefault(first, []):
             found.later[first].append(link)
@@ -146,7 +152,7 @@ def _is_ours(reference: Reference, value: str) -> bool:
     """Whether what is not there should be: data by its id, and no base model of the catalogue."""
     if reference.flow is Flow.NONE or not reference.kind:
         return False
-    # Fine-tuned models are called <base>.ft-<id> and checkpoints ftchkpt-<id> (fine-tuning-rest.md).
+    # Fine-tuned models are called <base>.ft-<id>, checkpoints ftchkpt-<id> (fine-tuning-rest.md).
     return reference.kind != "fine-tuned-model" or ".ft-" in value or "ftchkpt-" in value
 
 
@@ -176,13 +182,12 @@ class _Index:
         return self._kinds.get(kind, [])
 
     def resolve(self, holder: Key, reference: Reference, value: str) -> list[Key]:
-        match reference.by:
-            case By.PRINCIPAL:
-                found = self._principals.get(value.lower(), [])
-            case By.ID:
-                found = self._ids.get(_id(value), [])
-            case By.NAME:
-                found = self._names.get((reference.kind, value.lower()), [])
+        if reference.by is By.PRINCIPAL:
+            found = self._principals.get(value.lower(), [])
+        elif reference.by is By.ID:
+            found = self._ids.get(_id(value), [])
+        else:
+            found = self._names.get((reference.kind, value.lower()), [])
         if reference.kind:
             found = [key for key in found if key.kind == reference.kind]
         if len(found) < 2 and reference.by is not By.NAME:

@@ -16,12 +16,13 @@ _SUBSCRIPTIONS: Final = {"api-version": "2022-12-01"}
 _ACCOUNTS: Final = {"api-version": "2025-09-01"}
 # Words in a name that say where a thing is or that it stands by, and not what it is.
 _PLACE_WORDS: Final = frozenset(
-    (
+    re.findall(
+        r"\w+",
         "dr standby secondary primary backup failover prod production a b 1 2 01 02 "
         "swc swe sdc neu weu we ne eus eus2 eu2 wus wus2 wus3 ncus scus cus uks ukw frc gwc noe "
         "che jpe jpw aue ause krc sea cac cae brs zan uan inc ins itn esc plc east west north "
-        "south central us eu uk"
-    ).split()  # noqa: SIM905 - a word a line would be fifty lines
+        "south central us eu uk",
+    )
 )
 _STANDBY_WORDS: Final = frozenset({"dr", "standby", "secondary", "backup", "failover"})
 _WORDS: Final = re.compile(r"[^a-z0-9]+")

@@ -17,7 +17,7 @@ from muster.wiring import Wiring
 from snapshots.errors import MusterError, NotFoundError
 
 if TYPE_CHECKING:
-    from snapshots.permissions import Verb
+    from snapshots.permissions import Need, Verb
 
 _GIT: Final = (2, 30)
 _MOST_SKEW: Final = 60.0  # seconds; Azure refuses signatures that are more than 15 minutes off
@@ -41,6 +41,7 @@ class Check:
     state: State
     detail: str
     remedy: str = ""
+    missing: tuple[Need, ...] = ()  # permissions
 
 
 @described(
@@ -92,6 +93,9 @@ def command(invocation: Invocation, verbs: str) -> int:
                         "state": c.state.value,
                         "detail": c.detail,
                         "remedy": c.remedy,
+                        "missing": [
+                            {"action": n.action, "data": n.data, "why": n.why} for n in c.missing
+                        ],
                     }
                     for c in found
                 ],
@@ -104,6 +108,9 @@ def command(invocation: Invocation, verbs: str) -> int:
             if check.remedy and check.state is not State.PASSED:
                 style = "red" if check.state is State.FAILED else "yellow"
                 invocation.show(text(f"{check.name}, {check.subject}: {check.remedy}", style))
+                for need in check.missing:
+                    what = "data action" if need.data else "action"
+                    invocation.show(text(f"  missing {what} {need.action}: {need.why}"))
         verdict = f"{len(failed)} failed" if failed else "all that is needed is there"
         invocation.show(text(verdict, "bold red" if failed else "bold green"))
     return Exit.ERROR if failed else Exit.CLEAN
@@ -282,15 +289,13 @@ def _permissions(wiring: Wiring, scope: str, verbs: list[Verb]) -> Iterator[Chec
         if not lacking:
             yield Check(name, scope, State.PASSED, f"all {len(needs(verb))} are there")
             continue
-        listed = "\n".join(
-            f"{'data action ' if need.data else ''}{need.action} ({need.why})" for need in lacking
-        )
         yield Check(
             name,
             scope,
             State.FAILED,
-            f"{len(lacking)} missing:\n{listed}",
+            f"{len(lacking)} of {len(needs(verb))} are missing",
             f"grant the role of docs/roles/{role_for(verb).value}.json at {scope}",
+            lacking,
         )
 
 

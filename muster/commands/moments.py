@@ -35,7 +35,7 @@ def read_moment(text: str, clock: Clock) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-class MomentType(click.ParamType):
+class MomentType(click.ParamType[datetime]):
     """A moment on the command line."""
 
     name = "when"

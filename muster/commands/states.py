@@ -31,8 +31,8 @@ def state_and_key(ledger: Ledger, words: tuple[str, ...]) -> tuple[str, str | No
                         remedy=no_key.remedy or no_state.remedy,
                     ) from no_key
                 return commit, word
-        case (state, key, *_):
-            return ledger.resolve(state), key
+        case _:
+            return ledger.resolve(words[0]), words[1]
 
 
 def one_resource(snapshot: Snapshot, key: Key) -> tuple[Resource, bool]:

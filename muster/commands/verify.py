@@ -12,7 +12,7 @@ from muster.wiring import Wiring
 _SAMPLE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%?")
 
 
-class SampleType(click.ParamType):
+class SampleType(click.ParamType[float]):
     """A part of the payloads: 5% or 5."""
 
     name = "percent"
@@ -101,7 +101,8 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
     invocation.show(
         text(
             f"{plural(found.snapshots, 'snapshot')} in the ledger, "
-            f"{plural(found.objects, 'object')} of the vault re-hashed ({found.sample:.0%} of the payloads, seed {found.seed})"
+            f"{plural(found.objects, 'object')} of the vault re-hashed "
+            f"({found.sample:.0%} of the payloads, seed {found.seed})"
         )
     )
     if found.reconstructed:
