@@ -87,6 +87,7 @@ _PLAIN_QUERY: Final = frozenset(
 )  # fmt: skip
 _Replacement: TypeAlias = Callable[[str], str]
 _Word: TypeAlias = Callable[[re.Match[str]], str]
+_SHORTEST: Final = 12  # characters; a shorter secret is only known by its name
 _MINIMUM_ENTROPY: Final = 4.0  # bits a character; English words are near 3, base64 near 5
 
 
@@ -126,6 +127,8 @@ class Fingerprints:
             return value
         if named_secret(name, value):
             return self.of(value)
+        if len(value) < _SHORTEST and "=" not in value and "://" not in value:
+            return value  # most values by far: no form of a secret is that short
         if _is_connection_string(value):
             return self.of(value)
         value = _URL.sub(lambda found: self._url(found.group()), value)

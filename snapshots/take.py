@@ -439,7 +439,7 @@ class _Taking:
             kept = (payload,)
             calls[kind.name] += fetched
         body = kind.canonical(wire, self.fingerprints)
-        return _Done(Resource(draft.key, draft.id, body, kept), calls)
+        return _Done(_resource(draft, body, kept), calls)
 
     def _wants(self, content: Content, wire: Mapping[str, Json]) -> bool:
         return self.options.payloads and self.payloads is not None and content.when(wire)
@@ -546,8 +546,7 @@ class _Taking:
                 before = self.earlier.get((kind.name, draft.id))
                 payloads = before.payloads if before is not None else ()
             body = kind.canonical(draft.wire, self.fingerprints)
-            resource = Resource(draft.key, draft.id, body, payloads)
-            further.extend(self._have(draft, resource))
+            further.extend(self._have(draft, _resource(draft, body, payloads)))
         return further
 
     def _drafts(self, task: _Listing, wires: list[JsonObject]) -> Iterator[_Draft]:
@@ -573,8 +572,7 @@ class _Taking:
             key = kind.key(parent, own, wire)
             if not all(key.path) or not self._may_be_wanted(key, wire):
                 continue
-            id_ = str(wire.get("id") or name)
-            yield _Draft(task, key, id_, wire)
+            yield _Draft(task, key, str(wire.get("id") or name), wire)
 
     def _have(self, draft: _Draft, resource: Resource) -> list[_Task]:
         """Keep a resource; give the listings of what is below it."""
@@ -832,6 +830,12 @@ class _Taking:
                     tuple(zip(("modelFormat", "modelName", "modelVersion"), parts, strict=True))
                 )
         return sorted(found)
+
+
+def _resource(draft: _Draft, body: JsonObject, payloads: tuple[Payload, ...]) -> Resource:
+    """Azure spells one ARM id in several cases, from one answer to the next: keep it in one."""
+    id_ = draft.id.lower() if draft.listing.kind.plane is Plane.ARM else draft.id
+    return Resource(draft.key, id_, body, payloads)
 
 
 def _kind_of(task: _Task) -> str:

@@ -205,10 +205,14 @@ class Kind:
         return self.recovery_of(resource) if self.recovery_of is not None else self.comeback
 
     def write_shape(self, body: Mapping[str, Json]) -> JsonObject:
-        """Give what a write may hold of a canonical body: all but what Azure alone sets."""
+        """Give what a write may hold of a canonical body: all but what Azure alone sets.
+
+        Folded lists are left out too: they are written by calls of their own, as they are read.
+        """
         # The name of an ARM resource is in its URL.
         named = ("name",) if self.plane is Plane.ARM else ()
-        return _without(dict(body), (*self.fields.read_only, *named))
+        folded = tuple(fold.into for fold in self.folds)
+        return _without(dict(body), (*self.fields.read_only, *named, *folded))
 
     def key(self, parent: Parent, name: str, wire: Mapping[str, Json]) -> Key:
         """Give the key: names of Azure Resource Manager in lower case, others as they are."""

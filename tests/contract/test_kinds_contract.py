@@ -234,6 +234,7 @@ def test_what_is_written_back_holds_nothing_that_azure_alone_sets(kind: Kind) ->
     for path in (*kind.fields.read_only, *kind.fields.volatile):
         assert not list(Pattern.parse(path).find(shape)), path
     assert "name" not in shape or kind.plane is not Plane.ARM
+    assert not {fold.into for fold in kind.folds} & set(shape)
     assert shape, "nothing to write"
 
 
