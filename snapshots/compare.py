@@ -331,6 +331,8 @@ def _at(body: Json, path: Path) -> Json:
                 body = body[step]
             case list(), int():
                 body = body[step]
+            case _:
+                raise InputError(f"{_pointer(path)} is not there", remedy="compare again")
     return body
 
 

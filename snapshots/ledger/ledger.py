@@ -32,7 +32,7 @@ from snapshots.errors import (
     RefusedError,
     StoreError,
 )
-from snapshots.ledger import checking, pruning
+from snapshots.ledger.checking import check
 from snapshots.ledger.documents import (
     LOG_FORMAT,
     blob_id,
@@ -66,6 +66,15 @@ from snapshots.ledger.paths import (
     reference_path,
 )
 from snapshots.ledger.plumbing import Git, plain_environment, scrub
+from snapshots.ledger.pruning import (
+    SCRATCH_NOTE,
+    clear,
+    format_rewritten,
+    parse_rewritten,
+    plan,
+    rewrite,
+    switch,
+)
 from snapshots.ledger.writing import Import, LostRaceError
 from snapshots.model import CallCount, Gap, Json, Key, Resource, Snapshot, pretty
 
@@ -871,7 +880,7 @@ class Ledger:
             return {}
         for _, kind, content in self._git.objects([f"{tip}:rewritten"]):
             if kind == "blob":
-                return pruning.parse_rewritten(content)
+                return parse_rewritten(content)
         return {}
 
     # ------------------------------------------------------------------------------- elsewhere
@@ -1003,7 +1012,7 @@ class Ledger:
         Gives one Damage for each thing wrong, with the snapshots it hurts; nothing when all is
         well.
         """
-        return checking.check(self._git)
+        return check(self._git)
 
     def _packs(self) -> int:
         return sum(1 for _ in (self.path / "objects" / "pack").glob("*.pack"))
@@ -1027,31 +1036,31 @@ class Ledger:
         """
         moment = now or self._clock.now()
         entries = list(self.log())
-        plan = pruning.plan(self._git, entries, policy, moment, self.branches(), self._rewritten())
-        if not apply or not plan.dropped:
-            return plan
+        decided = plan(self._git, entries, policy, moment, self.branches(), self._rewritten())
+        if not apply or not decided.dropped:
+            return decided
         with self._alone():
             tip = self._tip(LIVE)
             if tip != entries[0].commit:
                 raise self._raced(LIVE)
-            pruning.clear(self._git)
-            commits = pruning.rewrite(self._git, plan)
-            content = pruning.format_rewritten(self._rewritten(), commits, plan)
+            clear(self._git)
+            commits = rewrite(self._git, decided)
+            content = format_rewritten(self._rewritten(), commits, decided)
             noted = self._tip(REWRITTEN)
-            message = message_of(f"Pruned {len(plan.dropped)} snapshots", {})
+            message = message_of(f"Pruned {len(decided.dropped)} snapshots", {})
             when = self._clock.now().astimezone(UTC)
-            with Import(self._git, pruning.SCRATCH_NOTE, noted, message, when) as stream:
+            with Import(self._git, SCRATCH_NOTE, noted, message, when) as stream:
                 stream.put("rewritten", content)
                 note, _ = stream.finish()
-            pruning.switch(
-                self._git, (tip, commits[plan.kept[0].entry.commit]), (REWRITTEN, noted, note)
+            switch(
+                self._git, (tip, commits[decided.kept[0].entry.commit]), (REWRITTEN, noted, note)
             )
             self._git.text("repack", "-a", "-d", "-l", "-q")
             self._git.text("prune", "--expire=now")
             self._git.text(
                 "commit-graph", "write", "--reachable", "--changed-paths", "--no-progress"
             )
-        return PrunePlan(plan.decisions, applied=True, commits=commits)
+        return PrunePlan(decided.decisions, applied=True, commits=commits)
 
 
 # ----------------------------------------------------------------------------------- words

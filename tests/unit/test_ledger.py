@@ -363,7 +363,7 @@ def test_a_damaged_edit_of_the_baseline_is_named(ledger: Ledger) -> None:
     ledger.put("baseline", {path_of(key("moved")): content}, "a wrong merge")
     with pytest.raises(DamagedStoreError, match="moved"):
         ledger.load("baseline")
-    assert ledger.load("live")
+    assert ledger.load("live").resources
     (damage,) = ledger.check()
     assert damage.path == path_of(key("moved"))
     assert damage.commits == (ledger.tip("baseline"),)

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,8 @@ from snapshots.errors import (
     StoreError,
 )
 from snapshots.ledger import Ledger, Retention, path_of
-from snapshots.ledger.plumbing import scrub
+from snapshots.ledger.plumbing import Git, scrub
+from snapshots.ledger.pruning import switch
 from snapshots.model import Key, Resource, Snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,28 +207,17 @@ def test_a_foreign_keep_file_is_left_alone(ledger: Ledger) -> None:
         assert (ours.exists(), theirs.exists()) == (False, True)
 
 
-HOLDER = """
-import os, sys, time
-open(sys.argv[1], "x").close()
-print("held", flush=True)
-time.sleep(0.5)
-os.unlink(sys.argv[1])
-"""
-
-
 def test_a_fresh_lock_of_a_living_process_is_waited_for(ledger: Ledger) -> None:
     ledger.commit(state(1))
     lock = ledger.path / "refs/heads/live.lock"
-    child = subprocess.Popen(
-        [sys.executable, "-c",
-         HOLDER, str(lock)],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
-    ledger.commit(state(2))
-    child.communicate(timeout=30)
-    assert child.returncode == 0
+    lock.touch()
+    release = threading.Timer(0.5, lock.unlink)
+    release.start()
+    try:
+        ledger.commit(state(2))
+    finally:
+        release.join(30)
+    assert len(list(ledger.log())) == 2
 
 
 # ------------------------------------------------------------------------------- damage
@@ -456,19 +447,17 @@ def test_a_prune_that_loses_a_race_drops_nothing(
     ledger: Ledger, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours(ledger, clock, 6)
-    from snapshots.ledger import pruning
+    real = switch
 
-    real = pruning.switch
-
-    def late(git: object, live: tuple[str, str], note: tuple[str, str, str]) -> None:
+    def late(git: Git, live: tuple[str, str], note: tuple[str, str, str]) -> None:
         ledger.commit(state(77))
-        real(git, live, note)  # type: ignore[arg-type]
+        real(git, live, note)
 
-    monkeypatch.setattr(pruning, "switch", late)
+    monkeypatch.setattr("snapshots.ledger.ledger.switch", late)
     with pytest.raises(ConcurrentError):
         ledger.prune(Retention(1, 0, 0, 0), apply=True)
     assert len(list(ledger.log())) == 7
-    monkeypatch.setattr(pruning, "switch", real)
+    monkeypatch.setattr("snapshots.ledger.ledger.switch", real)
     assert ledger.prune(Retention(1, 0, 0, 0), apply=True).applied
 
 
