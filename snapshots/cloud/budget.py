@@ -86,6 +86,7 @@ class TokenBucket:
     """A token bucket of Azure's, seen from outside. Not thread-safe: `Budget` locks."""
 
     _SETTLE = 2.0  # seconds over which the refill is measured
+    _UNMEASURED = 0.4
     _WEIGHT = 0.3  # of a new measurement of the refill
 
     def __init__(self, name: str, capacity: float, per_second: float, now: float) -> None:
@@ -94,6 +95,8 @@ class TokenBucket:
         self.per_second = per_second
         self._documented = per_second
         self._latency = 0.0  # usual seconds from leaving to the answer
+        self._held_back = False  # a request waited for us, since the bucket was seen full
+        self._full_since = now
         self._lessons = 0  # how often the refill was measured
         self._level = capacity
         self._at = now
@@ -118,7 +121,10 @@ class TokenBucket:
         return min(asked, self.capacity / 2)
 
     def _advance(self, now: float) -> None:
-        gained = max(0.0, now - self._at) * self.per_second
+        # What is documented holds for most subscriptions; count on the smaller part of it until
+        # the refill was measured. What answers prove to be there is used in any case.
+        sure = self.per_second if self._lessons else self._UNMEASURED * self.per_second
+        gained = max(0.0, now - self._at) * sure
         self._at = max(self._at, now)
         ceiling = self.capacity - len(self._passages)
         if self._level < ceiling:
@@ -143,6 +149,7 @@ class TokenBucket:
         missing = min(self.reserve + 1, self.capacity) - self._level
         if missing <= 1e-9:
             return 0.0
+        self._held_back = True
         if self._level >= ceiling:
             return 0.02  # only an answer can help
         return max(0.002, missing / max(self.per_second, 0.01))
@@ -188,9 +195,19 @@ class TokenBucket:
 
     def _learn(self, now: float, remaining: int) -> None:
         """Measure the net refill, other clients' use included, between two answers."""
-        if remaining >= self.capacity - max(2.0, 0.03 * self.capacity):
-            self._anchor = None  # a full bucket does not show how fast it refills
+        if remaining >= self.capacity - max(2.0, 0.1 * self.capacity):
+            # A full bucket does not show how fast it refills; but when it stays full although
+            # requests waited for us, it refills faster than we believed.
+            self._anchor = None
+            if self._held_back and now - self._full_since > max(1.0, 2 * self._latency):
+                self._lessons += 1
+                if self._lessons > 1:
+                    self.per_second *= 1.25
+                self._full_since = now
+                self._held_back = False
             return
+        self._full_since = now
+        self._held_back = False
         if self._anchor is None:
             self._anchor = (now, remaining, self._answered)
             return

@@ -488,9 +488,6 @@ class Cloud:
         """
         form = Form(fields, *file)
         given = {**_ACCEPT, **(headers or {}), "Content-Type": form.content_type}
-        length = form.length
-        if length is not None:
-            given["Content-Length"] = str(length)
         call = _Call(place, "POST", self._url(place, path, params), kind, given, form)
         return self._exchange(call)
 
@@ -511,7 +508,7 @@ class Cloud:
         """
         final = self._url(place, resource, params) if resource else ""
         call = _Call(place, "GET", operation_url, kind, _ACCEPT, reads=True)
-        self._trust(call, operation_url)
+        self._trust(_Call(place, "GET", self._url(place, "", None), kind), operation_url)
         operation = LongOperation(OperationForm.UNKNOWN, operation_url, final)
         return self._follow(call, operation, {}, self.seconds(), on_progress)
 
@@ -699,7 +696,7 @@ class Cloud:
                     call.method,
                     call.url,
                     call.headers,
-                    call.body.pieces() if isinstance(call.body, Form) else call.body,
+                    call.body.content() if isinstance(call.body, Form) else call.body,
                     toll,
                     stream=stream,
                 )
@@ -792,7 +789,9 @@ def _again(call: _Call, status: int, wait: float | None) -> bool:
 
 
 def _page(body: Json, items: str, call: _Call) -> list[JsonObject]:
-    found = body.get(items) if isinstance(body, dict) and items else body
+    found = body
+    if items:
+        found = body.get(items) if isinstance(body, dict) else None
     if isinstance(found, list) and all(isinstance(item, dict) for item in found):
         return [item for item in found if isinstance(item, dict)]
     raise DamagedAnswerError(

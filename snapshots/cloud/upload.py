@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 _BLOCK = 256 * 1024
@@ -63,6 +63,15 @@ class Form:
             case _:
                 return False
 
+    def content(self) -> Iterable[bytes]:
+        """The form's bytes, for one try: with a length when it is known, else to be sent chunked.
+
+        N.B. requests sends a Content-Length only for what has a `len`; a header of that name beside
+        a generator makes it send both lengths, and the server reads nonsense.
+        """
+        length = self.length
+        return self.pieces() if length is None else _Sized(self.pieces, length)
+
     def pieces(self) -> Iterator[bytes]:
         """The form's bytes."""
         yield self._head
@@ -78,6 +87,20 @@ class Form:
                 # An empty piece would end a chunked body early.
                 yield from (piece for piece in self._source if piece)
         yield self._tail
+
+
+class _Sized:
+    """Bytes in pieces whose total length is known."""
+
+    def __init__(self, pieces: Callable[[], Iterator[bytes]], length: int) -> None:
+        self._pieces = pieces
+        self._length = length
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces()
+
+    def __len__(self) -> int:
+        return self._length
 
 
 def _quoted(text: str) -> str:
