@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ import openai
 import pytest
 import trustme
 import uvicorn
+from azure.ai.projects import AIProjectClient
+from azure.core.credentials import AccessToken
 
 from drills.sandbox.access import role_named
 from drills.sandbox.app import Sandbox
@@ -54,6 +57,7 @@ class Playground:
     sandbox: Sandbox
     url: str
     tls: ssl.SSLContext
+    authority: Path  # the certificate of the authority, as a file
     clients: list[Any] = field(default_factory=list)
 
     def account(
@@ -178,9 +182,38 @@ class Playground:
                 self.grant(principal["oid"], role, GROUP)
         return self.world.identity.mint(principal, audience, self.world.identity.tenant)
 
+    def project(self, account: Record, name: str) -> Record:
+        """Put a project there."""
+        return self.child(account, "projects", name, displayName=name)
+
+    def foundry(self, account: str, project: str, principal: str = "pipeline") -> AIProjectClient:
+        """The SDK's client for a project, with the token of a principal."""
+        client = AIProjectClient(
+            endpoint=f"{self.endpoint(account, 'services.ai')}/api/projects/{project}",
+            credential=Minted(self, principal),
+            connection_verify=str(self.authority),
+            retry_total=0,
+        )
+        self.clients.append(client)
+        return client
+
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.world.clock.advance(seconds)
+
+
+@dataclass(slots=True)
+class Minted:
+    """A credential whose tokens the sandbox mints for whatever audience is asked for."""
+
+    ground: Playground
+    principal: str
+
+    def get_token(self, *scopes: str, **_options: Any) -> AccessToken:
+        """A token for the first scope."""
+        audience = scopes[0].removesuffix("/.default")
+        token = self.ground.token(self.principal, audience)
+        return AccessToken(token, int(time.time()) + 3600)
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +243,9 @@ def serve(authority: trustme.CA, folder: Path, state: Path | None = None) -> Ite
     thread.start()
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
-    ground = Playground(world, sandbox, url, tls)
+    bundle = folder / "authority.pem"
+    authority.cert_pem.write_to_path(bundle)
+    ground = Playground(world, sandbox, url, tls, bundle)
     try:
         yield ground
     finally:

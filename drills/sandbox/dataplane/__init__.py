@@ -6,7 +6,17 @@ import re
 from dataclasses import dataclass
 
 from drills.sandbox.arm import Record
-from drills.sandbox.dataplane import chat, copies, files, finetuning, models
+from drills.sandbox.dataplane import (
+    assistants,
+    chat,
+    copies,
+    files,
+    finetuning,
+    models,
+    projects,
+    responses,
+    vector_stores,
+)
 from drills.sandbox.dataplane.ask import Ask, DataError, Dialect, Route, peek
 from drills.sandbox.dataplane.gate import Gate
 from drills.sandbox.ids import region_name
@@ -22,6 +32,10 @@ _ROUTES: tuple[Route, ...] = (
     *finetuning.ROUTES,
     *copies.ROUTES,
     *models.ROUTES,
+    *responses.ROUTES,
+    *assistants.ROUTES,
+    *vector_stores.ROUTES,
+    *projects.ROUTES,
 )
 
 
