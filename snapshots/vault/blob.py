@@ -90,6 +90,15 @@ class _Refusal:
     request: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """The first block of an object, with the size and etag of the whole."""
+
+    first: bytes
+    size: int
+    etag: str
+
+
 class BlobVault(StoredVault):
     """A vault whose objects are block blobs, each created once with If-None-Match: *.
 
@@ -364,23 +373,37 @@ class BlobVault(StoredVault):
         return str(answer["etag"])
 
     def _open(self, path: str) -> Iterator[bytes] | None:
+        found = self._begin(path)
+        return None if found is None else self._blocks(path, found)
+
+    def _begin(self, path: str) -> _Beginning | None:
+        """Read the first block; None when the object is missing."""
         client = self._client(path)
 
-        def begin() -> tuple[bytes, int, str]:
+        def begin() -> _Beginning:
             stream = client.download_blob(offset=0, length=BLOCK, max_concurrency=1)
             # The size that the SDK gives is that of the range; "bytes 0-8388607/9000000" has both.
             total = str(stream.properties.content_range).rpartition("/")[2]
-            return stream.readall(), int(total), str(stream.properties.etag)
+            return _Beginning(stream.readall(), int(total), str(stream.properties.etag))
 
-        found = self._ask("read", path, begin, bears={404, 416})
-        if isinstance(found, _Refusal):
-            # 416 InvalidRange: an empty blob has not even a first byte.
-            return None if found.status == 404 else iter(())
-        return self._blocks(client, path, *found)
+        while True:
+            found = self._ask("read", path, begin, bears={404, 416})
+            if not isinstance(found, _Refusal):
+                return found
+            if found.status == 404:
+                return None
+            # 416 InvalidRange: an empty blob has not even a first byte. The SDK would ask again
+            # without a range, and when the blob is replaced between the two questions it gives the
+            # new etag with no bytes (azure-storage-blob 12.31.1): a lost update. So ask by hand.
+            seen = self._ask("read", path, client.get_blob_properties)
+            if isinstance(seen, _Refusal):
+                return None
+            if int(seen.size) == 0:
+                return _Beginning(b"", 0, str(seen.etag))
 
-    def _blocks(
-        self, client: BlobClient, path: str, first: bytes, size: int, etag: str
-    ) -> Iterator[bytes]:
+    def _blocks(self, path: str, begun: _Beginning) -> Iterator[bytes]:
+        client, size = self._client(path), begun.size
+
         def part(offset: int) -> bytes:
             found = self._ask(
                 "read",
@@ -388,7 +411,7 @@ class BlobVault(StoredVault):
                 lambda: client.download_blob(
                     offset=offset,
                     length=min(BLOCK, size - offset),
-                    etag=etag,
+                    etag=begun.etag,
                     match_condition=MatchConditions.IfNotModified,
                     max_concurrency=1,
                 ).readall(),
@@ -397,20 +420,17 @@ class BlobVault(StoredVault):
                 raise self._error("read", path, found.status, found.code, found.request)
             return found
 
-        if first:
-            yield first
-        del first
+        if begun.first:
+            yield begun.first
         yield from in_order(
             (self._pool.submit(part, offset) for offset in range(BLOCK, size, BLOCK)), PARALLEL
         )
 
     def _get(self, path: str) -> Document | None:
-        def get() -> Document:
-            stream = self._client(path).download_blob(max_concurrency=1)
-            return Document(path, stream.readall(), str(stream.properties.etag))
-
-        found = self._ask("read", path, get)
-        return None if isinstance(found, _Refusal) else found
+        found = self._begin(path)
+        if found is None:
+            return None
+        return Document(path, b"".join(self._blocks(path, found)), found.etag)
 
     def _delete(self, path: str, etag: str | None = None) -> bool:
         client = self._client(path)

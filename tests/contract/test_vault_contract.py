@@ -488,7 +488,9 @@ def test_a_path_that_could_lead_elsewhere_is_refused(vault: Vault, path: str) ->
             use()
 
 
-def test_two_racers_that_append_lose_no_line(place: Place, vault: Vault) -> None:
+def test_racers_that_append_lose_no_line(
+    place: Place, vault: Vault, scaled: Callable[[int, int], int]
+) -> None:
     vault.replace_document("records/r.txt", b"", None)
 
     def append(number: int) -> None:
@@ -502,10 +504,39 @@ def test_two_racers_that_append_lose_no_line(place: Place, vault: Vault) -> None
             own.close()
             return
 
+    count = scaled(16, 500)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(append, range(12)))
+        list(pool.map(append, range(count)))
     lines = vault.read_document("records/r.txt").data.split()
-    assert sorted(map(int, lines)) == list(range(12))
+    assert sorted(map(int, lines)) == list(range(count))
+
+
+def test_an_empty_document_is_read_with_its_own_etag_while_others_replace_it(
+    place: Place, scaled: Callable[[int, int], int]
+) -> None:
+    writer, reader = place.open(), place.open()
+
+    def race(path: str) -> None:
+        start = threading.Barrier(2)
+        empty = writer.replace_document(path, b"", None)
+
+        def write() -> str:
+            start.wait(30)
+            return writer.replace_document(path, b"full", empty)
+
+        def read() -> tuple[str, bytes]:
+            start.wait(30)
+            found = reader.read_document(path)
+            return found.etag, found.data
+
+        with ThreadPoolExecutor(2) as pool:
+            full, seen = pool.submit(write), pool.submit(read)
+            assert seen.result() in {(empty, b""), (full.result(), b"full")}
+
+    for number in range(scaled(15, 300)):
+        race(f"records/{number}.txt")
+    writer.close()
+    reader.close()
 
 
 # ---- the key of the fingerprints ----
@@ -575,6 +606,28 @@ def test_racing_writers_of_the_same_large_payload_all_succeed(place: Place) -> N
         assert set(pool.map(keep, range(4))) == {Payload("content", sha(data), len(data))}
     assert place.paths() == [payload_path(sha(data))]
     assert sha(place.bytes_of(payload_path(sha(data)))) == sha(data)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["digest-known", "digest-unknown"])
+@pytest.mark.parametrize("size", [7, BLOCK + 7], ids=str)
+def test_what_is_there_is_never_written_again(
+    place: Place, vault: Vault, size: int, known: bool
+) -> None:
+    data = noise(size)
+    path = payload_path(sha(data))
+    other = place.open()
+    etags: list[str] = []
+
+    def overtaken() -> Iterator[bytes]:
+        yield data[:-1]
+        other.keep([data])  # somebody else is done first
+        etags.append(other._stat(path).etag)  # type: ignore[attr-defined]
+        yield data[-1:]
+
+    vault.keep(overtaken(), sha256=sha(data) if known else None)
+    etags.append(other._stat(path).etag)  # type: ignore[attr-defined]
+    assert etags[0] == etags[1]
+    other.close()
 
 
 KEEPER = """
