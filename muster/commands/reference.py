@@ -40,12 +40,19 @@ def text() -> str:
             found = front.get_command(context, name)
             if isinstance(found, Command):
                 lines += _command(found, click.Context(found, info_name=name, parent=context))
+    lines += [
+        "## Elsewhere",
+        "",
+        "`muster sandbox` is described in [the sandbox](sandbox.md), `muster demo` in the",
+        "[quick start](quick-start.md).",
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _command(command: Command, context: click.Context) -> list[str]:
     usage = " ".join(command.collect_usage_pieces(context))
-    lines = [f"### muster {command.name}", "", f"    muster {command.name} {usage}".rstrip(), ""]
+    usage = f"muster {command.name} {usage}".rstrip()
+    lines = [f"### muster {command.name}", "", "```", usage, "```", ""]
     paragraphs = (command.help or "").split("\n\n")
     lines += [line for p in paragraphs for line in (" ".join(p.split()), "")]
     options = [
@@ -57,7 +64,8 @@ def _command(command: Command, context: click.Context) -> list[str]:
         lines += ["| option | |", "|---|---|"]
         lines += [f"| `{_cell(name)}` | {_cell(words)} |" for name, words in options]
         lines.append("")
-    lines += [f"    {example}" for example in command.examples]
+    if command.examples:
+        lines += ["```", *command.examples, "```"]
     codes = ", ".join(f"{code.value} {MEANINGS[code]}" for code in command.exits)
     return [*lines, "", f"Exit codes: {codes}.", ""]
 
