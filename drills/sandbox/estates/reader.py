@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 import uuid
 from dataclasses import replace
@@ -14,6 +13,7 @@ import orjson
 
 from drills.sandbox.access import ASSIGNMENT, BUILT_IN, DEFINITION, LOCK
 from drills.sandbox.arm import Record
+from drills.sandbox.dataplane.seed import seed
 from drills.sandbox.estates.yaml_nodes import EstateError, Node, read_yaml
 from drills.sandbox.providers import cognitive_quota as quota
 from drills.sandbox.wire import ArmError, Body, Call
@@ -384,11 +384,6 @@ class Loader:
             if found is not None:
                 quota.make_customer(self.world, id_.split("/")[2], found)
         source = self.fill(node.text("source"), node)
-        if (
-            node.has("fine_tuned")
-            and importlib.util.find_spec("drills.sandbox.dataplane.seed") is None
-        ):
-            return
         if node.has("fine_tuned"):
             name = self._tuned(node, source or id_, name, node.text("fine_tuned"))
             version = "1"
@@ -463,10 +458,6 @@ class Loader:
 
     def _sow(self, node: Node, id_: str, section: Body) -> None:
         """Hand data plane parts on; a mistake in them is reported at the account."""
-        try:
-            from drills.sandbox.dataplane.seed import seed
-        except ModuleNotFoundError:
-            return
         try:
             seed(self.world, self._record(id_), section)
         except (ValueError, KeyError, TypeError) as error:

@@ -171,18 +171,15 @@ class Deployments(Behaviour):
     def _tuned(self, write: Write, account: Record, model: Body) -> ModelVersion:
         world, name = write.world, str(model["name"])
         source = str(model.get("source") or model.get("sourceAccount") or "")
-        owner = account
+        owner, existing = account, write.existing
+        if existing is not None and existing.properties.get("model") == model:
+            # The weights are with the deployment already: it outlives the model it came from.
+            found = quota.base_of(str(existing.hidden.get("base", "")))
+            if found is not None:
+                return found
         if source:
             owner = self._source(write, model, source)
         kept = world.store.get(models_space(owner.id), name)
-        existing = write.existing
-        if kept is None and existing is not None and existing.hidden.get("tuned"):
-            # The weights are with the deployment already: it outlives the model it came from.
-            before = existing.properties.get("model") or {}
-            if before.get("name") == name:
-                found = quota.base_of(str(existing.hidden.get("base", "")))
-                if found is not None:
-                    return found
         if kept is None:
             raise _unsupported(model)
         if accounts.key_revoked(account) or accounts.key_revoked(owner):
