@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from snapshots.cloud.place import Cursor
 from snapshots.kinds.accounts import properties
 from snapshots.kinds.base import (
     SUBSCRIPTION,
@@ -86,7 +85,6 @@ DIAGNOSTIC_SETTING = Kind(
     location=Location(
         path="{id}/providers/Microsoft.Insights/diagnosticSettings",
         params={"api-version": "2021-05-01-preview"},
-        cursor=Cursor.NONE,
     ),
     fields=Fields(
         volatile=("kind", "identity", "location"),

@@ -33,7 +33,16 @@ class Catalogue:
             for wire in wires
             if self.wanted(wire, regions)
         ]
-        return {"items": sorted(kept, key=canonical)}
+        return {"items": _settled(kept)}
+
+
+def _settled(value: Json) -> Json:
+    """Take the accidents out: no list of a catalogue has an order that means something."""
+    if isinstance(value, dict):
+        return {key: _settled(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return sorted((_settled(item) for item in value), key=canonical)
+    return value
 
 
 def _of_interest(item: Mapping[str, Json], regions: frozenset[str]) -> bool:
