@@ -333,14 +333,15 @@ def _walk(value: Json, name: str, nodes: tuple[_Node, ...], prints: Fingerprints
                 result[key.lower() if lower else key] = kept  # type: ignore[assignment]
     elif isinstance(value, list):
         below = _below(nodes, None)
-        result = [
-            None if inner is None else kept  # type: ignore[misc]
-            for inner in value
-            if (kept := _walk(inner, name, below, prints)) is not _DROPPED or inner is None
-        ]
+        items: list[Json] = []
+        for inner in value:
+            kept = None if inner is None else _walk(inner, name, below, prints)
+            if kept is not _DROPPED:
+                items.append(kept)  # type: ignore[arg-type]
         for node in nodes:
             if node.items is not None:
-                result = _ordered(result, node.items)
+                items = _ordered(items, node.items)
+        result = items
     elif isinstance(value, str):
         if any(node.location for node in nodes):
             result = location(value)
