@@ -151,7 +151,7 @@ def _run(argv: list[str], invocation: Invocation) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted: nothing half done was kept, run the command again")
+        _complain("interrupted: what was finished is kept, nothing is half done; run it again")
         return Exit.INTERRUPTED
     except click.NoSuchOption as error:
         return _usage(error)
