@@ -194,12 +194,14 @@ def take(
     progress: Callable[[Progress], None] | None = None,
     options: TakeOptions | None = None,
     kinds: Sequence[Kind] = KINDS,
+    descend: Callable[[Resource], bool] | None = None,
 ) -> Snapshot:
     """Give the state of the scopes now: the same for the same state, whatever the order of answers.
 
     What cannot be read is a Gap and the rest is read on. `previous` saves downloads: a file whose
-    id and size it knows, with a digest that `payloads` keeps, is not fetched again. Raises
-    StoreError when the vault fails, and nothing for what the cloud does.
+    id and size it knows, with a digest that `payloads` keeps, is not fetched again. `descend` says
+    of what a subscription lists whether calls are spent on what lies below it; default: always.
+    Raises StoreError when the vault fails, and nothing for what the cloud does.
     """
     if not scopes:
         raise InputError(
@@ -216,6 +218,7 @@ def take(
         kinds=tuple(k for k in kinds if not k.optional or (options or TakeOptions()).conversations),
         progress=progress,
         earlier=_earlier(previous),
+        descend=descend,
     )
     resources, gaps, reference = taking.run()
     return Snapshot(
@@ -298,6 +301,7 @@ class _Taking:
     kinds: tuple[Kind, ...]
     progress: Callable[[Progress], None] | None
     earlier: Mapping[tuple[str, str], Resource]
+    descend: Callable[[Resource], bool] | None = None
     known: frozenset[str] = frozenset()
     resources: dict[Key, Resource] = field(default_factory=dict)
     parents: dict[Key, Parent] = field(default_factory=dict)
@@ -597,8 +601,10 @@ class _Taking:
         )
         self.parents[resource.key] = parent
         further: list[_Task] = []
+        top = above.kind == SUBSCRIPTION
+        deeper = self.descend is None or not top or self.descend(resource)
         for child in below:
-            if not child.applies(parent):
+            if not child.applies(parent) or not (deeper or child.embedded):
                 continue
             task = _Listing(child, parent)
             if child.embedded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -181,6 +182,7 @@ class Sandbox:
     async def _write(self, call: Call, answer: Answer, scope: Scope, send: Send, plan: Any) -> None:
         body = answer.payload()
         headers = {
+            "date": format_datetime(call.now, usegmt=True),  # by the sandbox's own clock
             "cache-control": "no-cache",
             "pragma": "no-cache",
             "expires": "-1",

@@ -316,10 +316,17 @@ class Ledger:
 
     # ------------------------------------------------------------------------------- write
 
-    def commit(self, snapshot: Snapshot, *, branch: str = LIVE) -> Kept:
+    def commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        branch: str = LIVE,
+        trailers: Mapping[str, str] | None = None,
+    ) -> Kept:
         """Keep a snapshot as one commit, also when nothing changed; then push to the remote.
 
         What a gap hides stays in the tree as it was last read, and gaps.json says since when.
+        `trailers` are added to those that every snapshot has.
         Raises ConcurrentError when somebody else kept moving the branch, LockedError when another
         writer did not finish, InputError when two keys would share a path.
         """
@@ -327,7 +334,7 @@ class Ledger:
         with self._alone():
             for _ in range(_ATTEMPTS):
                 try:
-                    kept = self._keep(snapshot, branch, started)
+                    kept = self._keep(snapshot, branch, started, trailers or {})
                 except LostRaceError:
                     continue
                 break
@@ -348,7 +355,9 @@ class Ledger:
             pushed,
         )
 
-    def _keep(self, snapshot: Snapshot, branch: str, started: float) -> Kept:
+    def _keep(
+        self, snapshot: Snapshot, branch: str, started: float, trailers: Mapping[str, str]
+    ) -> Kept:
         parent = self._tip(branch)
         listing = self._git.start("ls-tree", "-r", "-z", parent) if parent else None
         now = self._clock.now().astimezone(UTC)
@@ -371,6 +380,7 @@ class Ledger:
                 "Muster-Version": snapshot.version or self._version,
                 "Taken-At": snapshot.taken_at.astimezone(UTC).isoformat(),
                 "Estate": snapshot.estate,
+                **trailers,
             },
         )
         with Import(self._git, branch, parent, message, now) as stream:
