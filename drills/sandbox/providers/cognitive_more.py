@@ -124,6 +124,12 @@ class Plans(Behaviour):
             write.operation = LongOperation(world.seconds("default"), "async", "Creating")
         return result
 
+    def leaving(self, world: World, record: Record) -> None:
+        """Its associations go with it."""
+        for key, kept in world.store.items(ASSOCIATIONS):
+            if kept["plan"].lower() == record.id.lower():
+                world.store.remove(ASSOCIATIONS, key)
+
 
 class Associations(Behaviour):
     """Microsoft.CognitiveServices/commitmentPlans/accountAssociations."""
@@ -160,6 +166,7 @@ class PrivateEndpoints(Behaviour):
     """Microsoft.CognitiveServices/accounts/privateEndpointConnections."""
 
     type = f"{ACCOUNTS}/privateEndpointConnections"
+    create_status = 200  # the client accepts 200 and 202 only
     patchable = False
 
     def prepare(self, write: Write) -> Body:
