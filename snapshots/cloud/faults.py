@@ -90,6 +90,15 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, where: str) ->
     said = f": {message}" if message else ""
     named = f" {code}" if code else ""
     match status:
+        case 401 if _lacks(code, message):
+            # The data planes say 401 where ARM says 403.
+            return DeniedError(
+                f"Azure denies it (401{named}){said}",
+                where=spot,
+                remedy=permission_remedy(message, where),
+                status=status,
+                code=code,
+            )
         case 401:
             return DeniedError(
                 f"Azure does not accept the identity (401{named}){said}",
@@ -146,6 +155,10 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, where: str) ->
                 status=status,
                 code=code,
             )
+
+
+def _lacks(code: str | None, message: str) -> bool:
+    return (code or "").lower() == "permissiondenied" or "data action" in message.lower()
 
 
 def _with_request_id(where: str, headers: Mapping[str, str]) -> str:

@@ -51,7 +51,7 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
                 re.DOTALL), HIDDEN),
 )  # fmt: skip
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
-_PERCENT = re.compile(r"[^\s\"'<>]*%[0-9A-Fa-f]{2}[^\s\"'<>]*")
+_WORD = re.compile(r"[^\s\"'<>]+")
 _DEPTH = 3
 
 
@@ -69,14 +69,14 @@ def _scrub(text: str, depth: int) -> str:
     for form, shown in _FORMS:
         text = form.sub(shown, text)
     if depth:
-        text = _PERCENT.sub(lambda found: _percent(found.group(), depth), text)
+        text = _WORD.sub(lambda found: _percent(found.group(), depth), text)
         text = _BASE64.sub(lambda found: _base64(found.group(), depth), text)
     return text
 
 
 def _percent(word: str, depth: int) -> str:
     """Hide the word when what it stands for, decoded, holds a secret that its own form hid not."""
-    plain = unquote(word)
+    plain = unquote(word) if "%" in word else word
     if plain == word:
         return word
     cleaned = _scrub(plain, depth - 1)

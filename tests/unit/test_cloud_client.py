@@ -65,7 +65,7 @@ class Seen:
 
 
 class Server:
-    """HTTPS on loopback that answers as told: by path, each path's replies in turn, last repeats."""
+    """HTTPS on loopback that answers each path as told: replies in turn, the last one for good."""
 
     def __init__(self, folder: Path) -> None:
         ca = trustme.CA()
@@ -605,7 +605,7 @@ def test_a_file_that_stops_early_is_damage_and_is_not_begun_again(
 ) -> None:
     server.on("GET", "/f", Reply(200, raw=b"x" * 900_000, cut=300_000, chunked=chunked))
     got = 0
-    with pytest.raises(DamagedAnswerError, match="before its end"):
+    with pytest.raises(DamagedAnswerError, match="before its end"):  # noqa: PT012  the loop raises
         for piece in cloud.stream(data_place(server), "f", kind="file"):
             got += len(piece)
     assert got <= 600_000
