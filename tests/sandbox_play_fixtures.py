@@ -156,7 +156,12 @@ class Play:
     def tuned(self, account: str, name: str = "gpt-4o-mini-2024-07-18.ft-0a1b-x") -> str:
         """Give an account a fine-tuned model, as the data plane keeps it."""
         base = name.partition(".ft-")[0]
-        kept = {"id": name, "model": base, "kind": "fine-tuned", "fine_tune": "ftjob-1"}
+        kept: dict[str, Any] = {
+            "id": name,
+            "model": base,
+            "kind": "fine-tuned",
+            "fine_tune": "ftjob-1",
+        }
         kept |= {"created_at": int(self.clock.timestamp())}
         self.world.store.put(f"dp:{account.lower()}:models", name, kept)
         return name

@@ -548,7 +548,8 @@ def test_the_right_on_the_source_is_needed(play: Play) -> None:
     definition = "b24988ac-6180-42a0-ab88-20f7382dd24c"
     play.good(
         "PUT",
-        f"{target}/providers/Microsoft.Authorization/roleAssignments/{'1' * 8}-1111-4111-8111-{'1' * 12}",
+        f"{target}/providers/Microsoft.Authorization/roleAssignments/"
+        "11111111-1111-4111-8111-111111111111",
         {
             "properties": {
                 "roleDefinitionId": f"/subscriptions/{play.subscriptions[1]}/providers/"

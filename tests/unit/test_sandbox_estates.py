@@ -120,22 +120,28 @@ def test_the_demo_estate_loads_within_two_seconds() -> None:
             "mend",
         ),
         (
-            "accounts:\n  - name: aa\n    kind: OpenAI\n    group: rg\n    deployments:\n"
-            "      - {name: d, model: gpt-9}\n",
+            (
+                "accounts:\n  - name: aa\n    kind: OpenAI\n    group: rg\n    deployments:\n"
+                "      - {name: d, model: gpt-9}\n"
+            ),
             15,
             "DeploymentModelNotSupported",
             "mend",
         ),
         (
-            "accounts:\n  - name: aa\n    kind: OpenAI\n    group: rg\n    deployments:\n"
-            "      - {name: d, model: gpt-4o-mini, capacity: lots}\n",
+            (
+                "accounts:\n  - name: aa\n    kind: OpenAI\n    group: rg\n    deployments:\n"
+                "      - {name: d, model: gpt-4o-mini, capacity: lots}\n"
+            ),
             15,
             "'capacity' must be a whole number",
             "digits",
         ),
         (
-            "accounts:\n  - name: aa\n    kind: OpenAI\n    group: rg\n    deployments:\n"
-            "      - {name: d, model: gpt-4o-mini, fine_tuned: x}\n",
+            (
+                "accounts:\n  - name: aa\n    kind: OpenAI\n    group: rg\n    deployments:\n"
+                "      - {name: d, model: gpt-4o-mini, fine_tuned: x}\n"
+            ),
             15,
             "no fine-tuned model",
             "the account has none",
