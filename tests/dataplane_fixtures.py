@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import ssl
@@ -15,10 +16,12 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import requests
 import trustme
 import uvicorn
 from azure.ai.projects import AIProjectClient
 from azure.core.credentials import AccessToken
+from azure.core.pipeline.transport import RequestsTransport
 
 from drills.sandbox.access import role_named
 from drills.sandbox.app import Sandbox
@@ -188,13 +191,17 @@ class Playground:
 
     def foundry(self, account: str, project: str, principal: str = "pipeline") -> AIProjectClient:
         """The SDK's client for a project, with the token of a principal."""
+        session = requests.Session()
         client = AIProjectClient(
             endpoint=f"{self.endpoint(account, 'services.ai')}/api/projects/{project}",
             credential=Minted(self, principal),
-            connection_verify=str(self.authority),
             retry_total=0,
+            # a session of our own: the client leaves its connections open when it is closed
+            transport=RequestsTransport(
+                session=session, session_owner=False, connection_verify=str(self.authority)
+            ),
         )
-        self.clients.append(client)
+        self.clients += [client, session]
         return client
 
     def advance(self, seconds: float) -> None:
@@ -251,6 +258,7 @@ def serve(authority: trustme.CA, folder: Path, state: Path | None = None) -> Ite
     finally:
         for client in ground.clients:
             client.close()
+        gc.collect()  # an error that a test caught may hold a connection that nobody reads
         server.should_exit = True
         thread.join(10)
         listener.close()
