@@ -45,19 +45,19 @@ def open_cloud(
     URL does not tell what it is.
     """
     # The SDK costs 0.4 s of CPU to import: only who really goes out pays for it.
-    from snapshots.cloud import wire
+    from snapshots.cloud.wire import AzureWire, fetch_metadata, sign_in
 
     held = limits if limits is not None else Limits()
     ticking = clock if clock is not None else SystemClock()
     where = known(environment)
     if where is None:
-        where = _discover(environment, wire.fetch_metadata, ca_file, held, ticking)
+        where = _discover(environment, fetch_metadata, ca_file, held, ticking)
     chosen = credential if credential is not None else Credential()
     if isinstance(chosen, Credential):
-        tokens = wire.sign_in(chosen, where, tenant=tenant, ca_file=ca_file)
+        tokens = sign_in(chosen, where, tenant=tenant, ca_file=ca_file)
     else:
         tokens = chosen
-    line = wire.AzureWire(
+    line = AzureWire(
         where,
         tokens,
         tenant=tenant,
