@@ -55,7 +55,7 @@ _KEY_FORMAT = "muster-fingerprint-key/1"
 _MANIFEST_FORMAT = "muster-manifest/1"
 
 Block: TypeAlias = bytes | bytearray
-_Wanted: TypeAlias = tuple[str, frozenset[str], int]  # path, digests it may have, size
+_Wanted: TypeAlias = tuple[str, str, int]  # path, digest it must have, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,9 +506,9 @@ class StoredVault(ABC):
         until the iteration has ended by itself.
         """
         path = payload_path(sha256)
-        return self._proved(path, frozenset({sha256}))
+        return self._proved(path, sha256)
 
-    def _proved(self, path: str, accepted: AbstractSet[str]) -> Iterator[bytes]:
+    def _proved(self, path: str, sha256: str) -> Iterator[bytes]:
         stream = self._open(path)
         if stream is None:
             raise self._missing(path)
@@ -519,9 +519,9 @@ class StoredVault(ABC):
             if held is not None:
                 yield held
             held = block
-        if hasher.hexdigest() not in accepted:
+        if hasher.hexdigest() != sha256:
             raise DamagedStoreError(
-                f"the bytes have SHA-256 {hasher.hexdigest()}, not {' or '.join(sorted(accepted))}",
+                f"the bytes have SHA-256 {hasher.hexdigest()}, not {sha256}",
                 where=f"{self.location}/{path}",
                 remedy="run `muster verify` to see which snapshots this hurts; delete the object "
                 "and take a snapshot while the source still exists, or restore a soft-deleted "
@@ -635,8 +635,6 @@ class StoredVault(ABC):
         try:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                # The sum goes first: a bundle that is missing or damaged shows by it.
-                self._sum(target, sha256)
                 file.seek(0)
                 measure = _Measure()
 
@@ -652,12 +650,13 @@ class StoredVault(ABC):
                 where=str(path),
                 remedy="check the path and its permissions",
             ) from None
-        if not created and sha256 not in _sums(getattr(self._get(SUMS + target), "data", b"")):
+        if not created and self._hash(target) != sha256:
             raise ConcurrentError(
                 f"another bundle is kept as {name}",
                 where=self.location,
                 remedy="name it by its time and commit",
             )
+        self._once(SUMS + target, _line(sha256))
 
     def bundles(self) -> tuple[str, ...]:
         """Give the names of the bundles, oldest first (names begin with their time)."""
@@ -670,25 +669,19 @@ class StoredVault(ABC):
         The file is proved by the sum that is kept beside it. Raises NotFoundError,
         DamagedStoreError.
         """
-        if name is None:
-            names = self.bundles()
-            if not names:
-                raise NotFoundError(
-                    "the vault has no bundle of the ledger",
-                    where=self.location,
-                    remedy="take a snapshot, or name another vault",
-                )
-            name = names[-1]
-        target = _bundle_path(name)
-        kept = self._get(SUMS + target)
-        if kept is None:
-            raise NotFoundError(
-                f"the vault has no bundle {name}",
-                where=self.location,
-                remedy="leave the name out for the newest",
-            )
-        self._copy(self._proved(target, _sums(kept.data)), path)
-        return name
+        names = self.bundles() if name is None else (name,)
+        # One whose writer was killed before its sum cannot be proved; there is an older one.
+        for one in reversed(names):
+            target = _bundle_path(one)
+            kept = self._get(SUMS + target)
+            if kept is not None:
+                self._copy(self._proved(target, kept.data.decode("ascii", "replace").strip()), path)
+                return one
+        raise NotFoundError(
+            "the vault has no bundle of the ledger" if name is None else f"no bundle {name}",
+            where=self.location,
+            remedy="take a snapshot, which keeps one, or name another vault or bundle",
+        )
 
     # ---- documents: evidence, Records, packed shards ----
 
@@ -699,8 +692,10 @@ class StoredVault(ABC):
         ConcurrentError when other bytes are there, InputError for a bad path.
         """
         _document_path(path)
-        self._sum(path, digest(data))
         self._once(path, data)
+        # The sum comes second: after a kill in between, a document without a sum is merely not
+        # proved; a sum without its document would look like a loss.
+        self._once(SUMS + path, _line(digest(data)))
 
     def read_document(self, path: str) -> Document:
         """Read a small document with its etag. Raises NotFoundError."""
@@ -755,23 +750,6 @@ class StoredVault(ABC):
                 if entry.path.partition("/")[0] not in _RESERVED
             )
         )
-
-    def _sum(self, path: str, sha256: str) -> None:
-        """Note, before a document is written, what it will have to match.
-
-        A writer that was killed leaves a sum without its document; who comes next with other bytes
-        adds its own, and the document must match one of them.
-        """
-        line = sha256.encode() + b"\n"
-        if self._create(SUMS + path, line):
-            return
-        found = self._get(SUMS + path)
-        if found is None or sha256 in _sums(found.data) or self._stat(path) is not None:
-            return
-        if self._replace(SUMS + path, found.data + line, found.etag) is None:
-            raise ConcurrentError(
-                f"somebody else is keeping {path}", where=self.location, remedy="run this again"
-            )
 
     def _once(self, path: str, data: bytes) -> None:
         if self._create(path, data):
@@ -864,7 +842,7 @@ class StoredVault(ABC):
             chosen = random.Random(seed).sample(chosen, math.ceil(len(chosen) * sample))
         yield from self._hashed(
             [
-                *((payload_path(d), frozenset({d}), sizes[d]) for d in chosen),
+                *((payload_path(d), d, sizes[d]) for d in chosen),
                 *self._summed(),
             ],
             named,
@@ -874,13 +852,22 @@ class StoredVault(ABC):
     def _summed(self) -> Iterator[_Wanted]:
         for entry in self._list(SUMS):
             path = entry.path.removeprefix(SUMS)
-            kept = self._get(entry.path)
             there = self._stat(path)
+            kept = self._get(entry.path)
             if kept is None:
-                continue  # pruned since it was listed
-            if there is None and self._clock.now() - entry.modified < timedelta(hours=1):
-                continue  # the sum goes first: its writer may still be at work
-            yield path, _sums(kept.data), 0 if there is None else there.size
+                continue  # pruned since it was listed; a prune takes the sum first
+            sha256 = kept.data.decode("ascii", "replace").strip()
+            yield path, sha256, 0 if there is None else there.size
+
+    def _hash(self, path: str) -> str | None:
+        """Read an object for its SHA-256; None when it is missing."""
+        stream = self._open(path)
+        if stream is None:
+            return None
+        hasher = hashlib.sha256()
+        for block in stream:
+            hasher.update(block)
+        return hasher.hexdigest()
 
     def _hashed(
         self,
@@ -891,18 +878,15 @@ class StoredVault(ABC):
         """Hash objects: small ones four at a time; large ones alone, they come in parallel."""
 
         def problem(item: _Wanted) -> tuple[str, Problem, str] | None:
-            path, accepted, _ = item
+            path, sha256, _ = item
             try:
-                hasher = hashlib.sha256()
-                stream = self._open(path)
-                if stream is None:
-                    return path, Problem.MISSING, "it is missing"
-                for block in stream:
-                    hasher.update(block)
+                found = self._hash(path)
             except MusterError as error:
                 return path, Problem.UNREADABLE, error.what
-            if hasher.hexdigest() not in accepted:
-                return path, Problem.DIGEST, f"its bytes have SHA-256 {hasher.hexdigest()}"
+            if found is None:
+                return path, Problem.MISSING, "it is missing"
+            if found != sha256:
+                return path, Problem.DIGEST, f"its bytes have SHA-256 {found}"
             return None
 
         small = iter([item for item in wanted if item[2] <= BLOCK])
@@ -1006,7 +990,7 @@ class StoredVault(ABC):
                     protected.append(entry.path)
                     del removed[sha256]
             for name in bundles:
-                for path in (_bundle_path(name), SUMS + _bundle_path(name)):
+                for path in (SUMS + _bundle_path(name), _bundle_path(name)):
                     if not self._delete(path):
                         protected.append(path)
                         break
@@ -1164,8 +1148,8 @@ def _document_path(path: str) -> None:
         )
 
 
-def _sums(data: bytes) -> frozenset[str]:
-    return frozenset(data.decode("ascii", "replace").split())
+def _line(sha256: str) -> bytes:
+    return f"{sha256}\n".encode()
 
 
 def _damage(found: tuple[str, Problem, str], named: Mapping[str, _Named]) -> Damage:

@@ -413,12 +413,7 @@ def test_the_newest_bundle_is_fetched_and_proved(
     assert list(vault.check()) == []
     place.put("ledger/20261122T110000Z-abc.bundle", b"bundle of 12")
     place.remove("ledger/20261122T090000Z-abc.bundle")
-    vault_clock_later = place.open(Hands(datetime.now(UTC) + timedelta(hours=2)))
-    assert [damage.problem for damage in vault_clock_later.check()] == [
-        Problem.MISSING,
-        Problem.DIGEST,
-    ]
-    vault_clock_later.close()
+    assert [damage.problem for damage in vault.check()] == [Problem.MISSING, Problem.DIGEST]
     with pytest.raises(DamagedStoreError):
         vault.fetch_bundle(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"bundle of 11"
@@ -440,10 +435,25 @@ def test_a_document_is_kept_once(place: Place, vault: Vault) -> None:
     assert [damage.path for damage in vault.check()] == ["evidence/d1.json"]
 
 
-def test_a_document_whose_writer_was_killed_can_be_written_anew(place: Place, vault: Vault) -> None:
-    place.put("sums/evidence/d1.json", sha(b"what was never written").encode() + b"\n")
-    vault.keep_document("evidence/d1.json", b"what is written now")
+def test_what_was_written_before_a_kill_and_not_proved_is_taken_up(
+    place: Place, vault: Vault, tmp_path: Path
+) -> None:
+    place.put("evidence/d1.json", b"written, and then the writer was killed")
     assert list(vault.check()) == []
+    vault.keep_document("evidence/d1.json", b"written, and then the writer was killed")
+    place.put("evidence/d1.json", b"damaged later")
+    assert [damage.path for damage in vault.check()] == ["evidence/d1.json"]
+
+    bundle = tmp_path / "b"
+    bundle.write_bytes(b"older")
+    vault.keep_bundle(bundle, "1-a.bundle")
+    place.put("ledger/2-b.bundle", b"newer")
+    assert vault.fetch_bundle(tmp_path / "out") == "1-a.bundle"
+    with pytest.raises(NotFoundError):
+        vault.fetch_bundle(tmp_path / "out", "2-b.bundle")
+    bundle.write_bytes(b"newer")
+    vault.keep_bundle(bundle, "2-b.bundle")
+    assert vault.fetch_bundle(tmp_path / "out") == "2-b.bundle"
 
 
 def test_a_record_grows_only_from_what_was_read(vault: Vault) -> None:
