@@ -93,6 +93,7 @@ check: setup ## formatting, lint, types, import rules, documentation
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/python docs/decisions/list.py --check
 	@$(BIN)/python docs/check.py
 
 stress: setup ## the long tests: full kill counts, fault storms, large estates
@@ -108,6 +109,7 @@ bench: setup ## measure, and keep the figures in bench/out
 	[ -z "$$missed" ] || { echo "error: a limit was missed in$$missed" >&2; exit 1; }
 
 docs: setup ## check the documentation: links, commands, targets
+	@$(BIN)/python docs/decisions/list.py --check
 	@$(BIN)/python docs/check.py
 
 # azure-cli has 150 dependencies of its own (700 MB), so it gets an environment of its own.

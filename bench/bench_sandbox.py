@@ -75,8 +75,7 @@ def main() -> None:
         estate = Path(folder) / "large.yaml"
         with estate.open("wb") as stream:
             subprocess.run(
-                [sys.executable, "-m", "drills.sandbox.estates.generate"]
-                + ["--accounts", str(accounts), "--deployments", str(deployments)],
+                [sys.executable, "-m", "drills.sandbox.estates.generate", "--accounts", str(accounts), "--deployments", str(deployments)],
                 cwd=ROOT,
                 stdout=stream,
                 check=True,

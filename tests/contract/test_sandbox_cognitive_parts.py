@@ -389,15 +389,15 @@ def test_private_endpoints_are_approved_and_rejected(play: Play, account: str) -
 
 def test_managed_networks_and_their_rules(play: Play, foundry: str) -> None:
     network = f"{foundry}/managedNetworks/default"
-    rule = {"type": "FQDN", "destination": "pypi.org"}
-    sent = {"isolationMode": "AllowOnlyApprovedOutbound", "outboundRules": {"pypi": rule}}
+    rule = {"type": "FQDN", "destination": "packages.contoso.example"}
+    sent = {"isolationMode": "AllowOnlyApprovedOutbound", "outboundRules": {"packages": rule}}
     assert put(play, network, managedNetwork=sent).status == 201
-    assert play.good("GET", f"{network}/outboundRules/pypi")["properties"]["status"] == "Active"
+    assert play.good("GET", f"{network}/outboundRules/packages")["properties"]["status"] == "Active"
     assert put(play, f"{network}/outboundRules/odd", type="Pigeon", destination="x").status == 400
     more = {"properties": {"outboundRules": {"conda": {**rule, "destination": "conda.io"}}}}
     assert len(play.good("POST", f"{network}/batchOutboundRules", more)["value"]) == 2
     shown = play.good("GET", network)["properties"]["managedNetwork"]
-    assert set(shown["outboundRules"]) == {"pypi", "conda"}
+    assert set(shown["outboundRules"]) == {"packages", "conda"}
     assert put(play, network, managedNetwork={"isolationMode": "Disabled"}).status == 400
 
 

@@ -1,7 +1,7 @@
 """The sandbox's answers hold to Microsoft's published descriptions, where a copy of them lies.
 
 The descriptions are not part of this project. They are looked for in the folder that MUSTER_SPECS
-names, else in `../shared/specs` beside the checkout; without either the check says so and skips.
+names, else in a folder beside the checkout; without either the check says so and skips.
 """
 
 from __future__ import annotations
