@@ -54,6 +54,7 @@ class Play:
         load_estate(self.world, estate)
         self.world.store.commit()
         self.world.store.set_meta("setting-throttle", value=False)
+        self.tenant = self.world.identity.tenant  # of the tokens that calls carry
         self.subscriptions = [
             str(s["subscriptionId"]) for _, s in self.world.store.items("subscriptions")
         ]
@@ -72,7 +73,7 @@ class Play:
         principals = [p for _, p in self.world.store.items("principals")]
         principal = next(p for p in principals if who in (p["name"], p["role"]))
         identity = self.world.identity
-        token = identity.mint(principal, "https://management.azure.com/", identity.tenant)
+        token = identity.mint(principal, "https://management.azure.com/", self.tenant)
         answer = self.sandbox.process(
             Call(
                 method=method,

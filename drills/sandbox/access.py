@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from drills.sandbox.arm import Arm, Behaviour, Record, Write
 from drills.sandbox.clock import wire_time
-from drills.sandbox.ids import ResourceId
+from drills.sandbox.ids import ResourceId, segment_after
 from drills.sandbox.wire import Answer, ArmError, Body, Call, Caller
 from drills.sandbox.world import World
 
@@ -249,7 +249,9 @@ class Access:
             )
         if caller.via == "platform" or (data and caller.via == "key"):
             return
-        if caller.tenant != self.world.identity.tenant and not data:
+        home = self.world.store.get("subscriptions", segment_after(scope, "subscriptions").lower())
+        tenant = str(home["tenantId"]) if home is not None else self.world.identity.tenant
+        if caller.tenant.lower() != tenant.lower() and not data:
             raise ArmError(
                 401,
                 "InvalidAuthenticationTokenTenant",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -631,3 +632,58 @@ def test_pause_and_resume(play: Play) -> None:
 def test_other_kinds_have_no_deployments(play: Play) -> None:
     id_ = play.account("forms", kind="FormRecognizer")
     assert play.deploy(id_).code == "InvalidResourceProperties"
+
+
+def test_a_source_in_a_region_that_is_down_gives_nothing(play: Play) -> None:
+    here = play.account("source")
+    model = play.tuned(here)
+    there = play.account("target", location="eastus2")
+    play.world.faults.add({"kind": "outage", "region": "swedencentral", "plane": "data"})
+    assert play.deploy(there, "ft", model=model, source=here).status == 503
+    for id_, _ in play.world.store.items("faults"):
+        play.world.faults.remove(id_)
+    assert play.deploy(there, "ft", model=model, source=here).status == 201
+
+
+def test_a_source_in_another_tenant_needs_a_token_of_that_tenant(
+    make_play: Callable[..., Play], tmp_path: Path
+) -> None:
+    estate = tmp_path / "two-tenants.yaml"
+    other = "99999999-9999-4999-8999-999999999999"
+    estate.write_text(
+        "name: two\n"
+        "subscriptions:\n"
+        "  - {name: ours}\n"
+        f"  - {{name: theirs, tenant: {other}}}\n"
+        "principals:\n"
+        "  - {name: owner, role: Owner}\n"
+        "role_assignments:\n"
+        "  - {principal: owner, role: Owner}\n",
+        encoding="utf-8",
+    )
+    play = make_play(str(estate))
+    home, play.tenant = play.tenant, other
+    theirs = play.account("theirs", group=play.group("rg-theirs", "eastus2", at=1))
+    model = play.tuned(theirs)
+    play.tenant = home
+    assert play.call("GET", theirs).code == "InvalidAuthenticationTokenTenant"
+    ours = play.account("ours", location="eastus2")
+    refused = play.deploy(ours, "ft", model=model, sourceAccount=theirs)
+    assert (refused.status, refused.code) == (403, "LinkedAuthorizationFailed")
+    [principal] = [p for _, p in play.world.store.items("principals")]
+    token = play.world.identity.mint(principal, "https://management.azure.com/", other)
+    headers = {"x-ms-authorization-auxiliary": f"Bearer {token}"}
+    # `source` is for accounts of the same tenant; the other spelling is needed across tenants.
+    assert play.deploy(ours, "ft", model=model, source=theirs, headers=headers).status == 403
+    reply = play.deploy(ours, "ft", model=model, sourceAccount=theirs, headers=headers)
+    assert reply.status == 201, reply
+
+
+def test_data_of_a_purged_account_is_gone(play: Play) -> None:
+    id_ = play.account("wiped")
+    model = play.tuned(id_)
+    play.good("DELETE", id_)
+    assert play.world.store.get(f"dp:{id_.lower()}:models", model) is not None
+    purge = f"{in_use(play)}/locations/swedencentral/resourceGroups/rg-test/deletedAccounts/wiped"
+    play.good("DELETE", purge)
+    assert play.world.store.get(f"dp:{id_.lower()}:models", model) is None

@@ -246,6 +246,15 @@ class Deployments(Behaviour):
                 "InvalidResourceProperties",
                 f"The source account '{source}' of the model could not be found.",
             )
+        region = quota.region_of(owner)
+        for _, fault in world.store.items("faults"):
+            # The service copies the weights from the source's region, which must answer for that.
+            if fault["kind"] == "outage" and region_name(str(fault.get("region", ""))) == region:
+                raise ArmError(
+                    503,
+                    "ServiceUnavailable",
+                    f"The source account '{source}' of the model cannot be reached in '{region}'.",
+                )
         return owner
 
     # -- sku, availability, quota ---------------------------------------------------------------
