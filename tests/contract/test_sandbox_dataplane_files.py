@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -14,7 +19,7 @@ from tests.dataplane_fixtures import ACCOUNTS, VERSION, Playground, rows
 def test_an_uploaded_file_comes_back_byte_for_byte_in_both_dialects(ground: Playground) -> None:
     sent = rows("harbour")
     for client in (ground.classic("swc"), ground.v1("swc")):
-        made = client.files.create(file=("train é.jsonl", sent), purpose="fine-tune")
+        made: Any = client.files.create(file=("train é.jsonl", sent), purpose="fine-tune")
         assert made.status == "pending"
         ground.advance(5)
         found = client.files.retrieve(made.id)
@@ -24,7 +29,7 @@ def test_an_uploaded_file_comes_back_byte_for_byte_in_both_dialects(ground: Play
 
 
 def test_statuses_of_creation_and_deletion_differ_between_the_dialects(ground: Playground) -> None:
-    upload = {"files": {"file": ("a.jsonl", rows("x"))}, "data": {"purpose": "fine-tune"}}
+    upload: Any = {"files": {"file": ("a.jsonl", rows("x"))}, "data": {"purpose": "fine-tune"}}
     key = {"api-key": "swc-key-2"}
     http = ground.http()
     classic = f"{ground.endpoint('swc')}/openai/files"
@@ -240,3 +245,45 @@ def test_the_old_list_of_deployments_shows_what_is_deployed(ground: Playground) 
     assert [(d["id"], d["model"], d["status"]) for d in shown] == [
         ("chat", "gpt-4o-mini", "succeeded")
     ]
+
+
+def test_a_file_is_imported_from_the_sandbox_s_own_storage_only(
+    ground: Playground, tmp_path: Path
+) -> None:
+    (tmp_path / "blob").mkdir()
+    (tmp_path / "blob" / "train.jsonl").write_bytes(rows("blob"))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "blob"))
+    url = f"{ground.endpoint('swc')}/openai/files/import?api-version=2024-07-01-preview"
+    key = {"api-key": "swc-key-1"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as storage:
+        thread = threading.Thread(target=storage.serve_forever, daemon=True)
+        thread.start()
+        base = f"http://127.0.0.1:{storage.server_port}"
+        body = {"purpose": "fine-tune", "filename": "a.jsonl"}
+        made = []
+        for source in (
+            f"{base}/train.jsonl",
+            f"{base}/nothing.jsonl",
+            "https://x.blob.core.windows.net/c/train.jsonl",
+        ):
+            answer = ground.http().post(url, headers=key, json={**body, "content_url": source})
+            assert answer.status_code == 201
+            made.append(answer.json()["id"])
+        storage.shutdown()
+        thread.join(5)
+    ground.advance(5)
+    found = [ground.classic("swc").files.retrieve(id_) for id_ in made]
+    assert [file.status for file in found] == ["processed", "error", "error"]
+    assert ground.classic("swc").files.content(made[0]).content == rows("blob")
+    assert "404" in str(found[1].status_details)
+
+
+def test_an_account_answers_thirty_calls_a_second(ground: Playground) -> None:
+    ground.world.store.set_meta("setting-throttle", value=True)
+    instant = 1_000.0
+    ground.world.throttle.now = lambda: instant  # no token comes back while we count
+    http, key = ground.http(), {"api-key": "swc-key-1"}
+    url = f"{ground.endpoint('swc')}/openai/v1/files"
+    answers = [http.get(url, headers=key) for _ in range(31)]
+    assert [a.status_code for a in answers] == [200] * 30 + [429]
+    assert float(answers[-1].headers["retry-after"]) > 0

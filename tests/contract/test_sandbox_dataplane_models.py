@@ -530,9 +530,11 @@ def test_a_paused_job_stands_still_and_resumes(ground: Playground) -> None:
     file = client.files.create(file=("t.jsonl", rows("x")), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(model=MINI, training_file=file.id)
     ground.advance(300)
-    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    paused: Any = client.fine_tuning.jobs.pause(job.id)
+    assert paused.status == "paused"
     ground.advance(5_000)
-    assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+    paused = client.fine_tuning.jobs.retrieve(job.id)
+    assert paused.status == "paused"
     assert client.fine_tuning.jobs.resume(job.id).status == "running"
     ground.advance(299)
     assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
@@ -568,11 +570,11 @@ def test_a_checkpoint_is_copied_to_another_region_and_answers_there(ground: Play
     client = ground.v1("swc")
     point = client.fine_tuning.jobs.checkpoints.list(job.id).data[0].id
     path = f"/fine_tuning/jobs/{job.id}/checkpoints/{point}/copy"
-    preview = {"headers": {"aoai-copy-ft-checkpoints": "preview"}}
+    preview: Any = {"headers": {"aoai-copy-ft-checkpoints": "preview"}}
     body = {"destinationResourceId": target.id, "region": "eastus2"}
 
     def copy() -> Any:
-        return client.post(path, body=body, cast_to=object, options=preview)  # type: ignore[arg-type]
+        return client.post(path, body=body, cast_to=object, options=preview)
 
     with pytest.raises(openai.BadRequestError, match="preview"):
         client.post(path, body=body, cast_to=object)
@@ -605,7 +607,7 @@ def test_a_checkpoint_is_copied_to_another_region_and_answers_there(ground: Play
     there = ground.v1("eus")
     before = {m.id for m in there.models.list()}
     ground.advance(121)
-    ended: Any = client.get(path, cast_to=object, options=preview)  # type: ignore[arg-type]
+    ended: Any = client.get(path, cast_to=object, options=preview)
     assert ended["copiedAccountDetails"][0]["status"] == "Completed"
     assert {m.id for m in there.models.list()} == before
     with pytest.raises(openai.NotFoundError):

@@ -41,13 +41,12 @@ class DataError(ArmError):
         message: str,
         *,
         param: str | None = None,
-        kind: str | None = None,
         inner: Body | None = None,
         plain: Body | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(status, code, message, headers=headers)
-        self.param, self.kind, self.inner, self.plain = param, kind, inner, plain
+        self.param, self.inner, self.plain = param, inner, plain
         self.dialect = Dialect.CLASSIC
 
     def answer(self) -> Answer:
@@ -62,11 +61,13 @@ class DataError(ArmError):
                 if self.inner is not None:
                     error["innererror"] = self.inner
             case Dialect.V1:
-                error |= {"param": self.param, "type": self.kind or "invalid_request_error"}
+                error["type"] = "error"
+                if self.param is not None:
+                    error["param"] = self.param
                 if self.inner is not None:
                     error["inner_error"] = self.inner
             case Dialect.FOUNDRY:
-                error |= {"param": self.param, "type": self.kind or "invalid_request_error"}
+                error |= {"param": self.param, "type": "invalid_request_error"}
                 error["details"] = []
                 error["additionalInfo"] = {"request_id": ""}
         return Answer(self.status, {"error": error}, dict(self.headers))

@@ -85,8 +85,8 @@ def view(job: Body, now: float, dialect: Dialect) -> Body:
         else int(now + job["total"] * (1 - share(job, now))),
     }
     if dialect is Dialect.CLASSIC:
-        shown |= {"suffix": job["suffix"], "organisation_id": None}
-        return shown
+        shown["suffix"] = job["suffix"]
+        return {key: value for key, value in shown.items() if value is not None}
     return shown | {
         "user_provided_suffix": job["suffix"],
         "organization_id": "",

@@ -122,7 +122,7 @@ def view(ask: Ask, store: Body) -> Body:
     items = _files(ask, store["id"])
     counts = _counts(items, ask.now)
     busy = "in_progress" if counts["in_progress"] else "completed"
-    return {
+    shown: Body = {
         "id": store["id"],
         "object": "vector_store",
         "created_at": store["created_at"],
@@ -130,11 +130,12 @@ def view(ask: Ask, store: Body) -> Body:
         "usage_bytes": sum(_bytes(ask, item) for item in items),
         "file_counts": counts,
         "status": "expired" if _expired(store, ask.now) else busy,
-        "expires_after": store["expires_after"],
-        "expires_at": _ends(store),
         "last_active_at": store["last_active_at"],
         "metadata": store["metadata"],
     }
+    if store["expires_after"]:
+        shown |= {"expires_after": store["expires_after"], "expires_at": _ends(store)}
+    return shown
 
 
 def _found(ask: Ask) -> Body:
