@@ -1,22 +1,22 @@
 """Every error that reaches a user, in one tree.
 
-    MusterError                 exit 1: what happened, where, what to do next
-    ├── SettingsError           muster.toml, the environment or an option is wrong
-    ├── InputError              a script, rule pack, key or other input is wrong
-    ├── NotFoundError           a snapshot, key or finding that was named does not exist
-    ├── CloudError              Azure did not do what was asked
-    │   ├── DeniedError         401, 403: the principal lacks a permission
-    │   ├── MissingError        404, 410
-    │   ├── ConflictError       409, 412
-    │   ├── ThrottledError      429 after all patience
-    │   ├── UnreachableError    no answer: network, time-out, cut connection
-    │   ├── RegionDownError     the region is declared down; nothing was sent
-    │   └── DamagedAnswerError  an answer that is not what the protocol says
-    ├── StoreError              ledger or vault
-    │   ├── LockedError         somebody else is writing
-    │   ├── DamagedStoreError   an object is missing or does not match its digest
-    │   └── ConcurrentError     compare-and-swap lost: somebody wrote first
-    └── RefusedError            muster will not do this, by its own rules
+MusterError                 exit 1: what happened, where, what to do next
+├── SettingsError           muster.toml, the environment or an option is wrong
+├── InputError              a script, rule pack, key or other input is wrong
+├── NotFoundError           a snapshot, key or finding that was named does not exist
+├── CloudError              Azure did not do what was asked
+│   ├── DeniedError         401, 403: the principal lacks a permission
+│   ├── MissingError        404, 410
+│   ├── ConflictError       409, 412
+│   ├── ThrottledError      429 after all patience
+│   ├── UnreachableError    no answer: network, time-out, cut connection
+│   ├── RegionDownError     the region is declared down; nothing was sent
+│   └── DamagedAnswerError  an answer that is not what the protocol says
+├── StoreError              ledger or vault
+│   ├── LockedError         somebody else is writing
+│   ├── DamagedStoreError   an object is missing or does not match its digest
+│   └── ConcurrentError     compare-and-swap lost: somebody wrote first
+└── RefusedError            muster will not do this, by its own rules
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def _nullable(value: Any) -> Any:
         if not out["required"]:
             del out["required"]
     kind = out.get("type")
-    if isinstance(kind, str) and kind not in ("file",):
+    if isinstance(kind, str) and kind != "file":
         out["type"] = [kind, "null"]
         if "enum" in out:
             out.pop("enum") if out.get("x-ms-enum", {}).get("modelAsString") else None

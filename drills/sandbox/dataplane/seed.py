@@ -101,7 +101,7 @@ def _entries(section: Body, name: str) -> Iterable[Body]:
     for entry in section.get(name) or ():
         if not isinstance(entry, dict):
             message = f"every entry of '{name}' is a table, not {entry!r}"
-            raise ValueError(message)  # noqa: TRY004 (one kind of error for a wrong estate)
+            raise ValueError(message)
         yield entry
 
 

@@ -84,9 +84,7 @@ def register(world: World) -> None:
     arm.route("GET", "/subscriptions/{subscription}/resources", "", _all_resources)
     arm.route("GET", "/subscriptions/{subscription}/providers", "", _providers)
     arm.route("GET", "/subscriptions/{subscription}/providers/{namespace}", "", _provider)
-    arm.route(
-        "POST", "/subscriptions/{subscription}/providers/{namespace}/register", "", _register
-    )
+    arm.route("POST", "/subscriptions/{subscription}/providers/{namespace}/register", "", _register)
     for scope in (
         "/subscriptions/{subscription}",
         one,
@@ -198,7 +196,7 @@ def _locations(world: World, call: Call, names: dict[str, str]) -> Answer:
     )
 
 
-# -- resource groups --------------------------------------------------------------------------------
+# -- resource groups --------------------
 
 
 def group_key(subscription: str, group: str) -> str:
@@ -393,7 +391,7 @@ def _all_resources(world: World, call: Call, names: dict[str, str]) -> Answer:
     return _resources_below(world, call, f"/subscriptions/{found['subscriptionId']}")
 
 
-# -- providers --------------------------------------------------------------------------------------
+# -- providers --------------------
 
 
 def _show_provider(world: World, subscription: str, namespace: str) -> Body:
@@ -475,7 +473,7 @@ def _register(world: World, call: Call, names: dict[str, str]) -> Answer:
     return Answer(200, _show_provider(world, names["subscription"], namespace))
 
 
-# -- tags -------------------------------------------------------------------------------------------
+# -- tags --------------------
 
 
 def _tagged(world: World, call: Call) -> tuple[str, Any, Body]:
@@ -539,7 +537,7 @@ def _put_tags(world: World, call: Call, names: dict[str, str]) -> Answer:
     return Answer(200, _show_tags(scope, tags))
 
 
-# -- neighbours that recovery has to do with ----------------------------------------------------------
+# -- neighbours that recovery has to do with --------------------
 
 
 class Storage(Behaviour):
