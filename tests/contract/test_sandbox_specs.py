@@ -81,7 +81,7 @@ def retrieve(uri: str) -> Any:
 
 
 def validate(answer: Any, file: Path, pointer: str) -> list[str]:
-    registry: Any = referencing.Registry(retrieve=retrieve)
+    registry: Any = referencing.Registry(retrieve=retrieve)  # type: ignore[call-arg]
     schema = {"$ref": f"file://{file}#{pointer}"}
     validator = jsonschema.Draft4Validator(schema, registry=registry)
     return [
