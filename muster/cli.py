@@ -66,6 +66,11 @@ COMMANDS: dict[str, Entry] = {
         "How each kind would come back, and what was unread.",
         "Look",
     ),
+    "audit": Entry(
+        "muster.commands.audit:command",
+        "What differs from the baseline: who, when, how bad.",
+        "Decide",
+    ),
 }
 SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")
 

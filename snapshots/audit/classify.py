@@ -195,9 +195,9 @@ def _by_record(
             differs.append(f"it was made by {part.who.who}, whom the record does not name")
     windows = plans.allow_windows(change.key, "")
     no_time = record.begins is None and record.ends is None
-    if no_time and windows and part.who.when and not trusts:
-        if not any(window.open(part.who.when) for window in windows):
-            differs.append("it was made outside of every change window")
+    at = part.who.when
+    if no_time and windows and at and not trusts and not any(w.open(at) for w in windows):
+        differs.append("it was made outside of every change window")
     ticket = record.ticket or record.id
     if differs:
         return Verdict(
@@ -243,8 +243,8 @@ def _nobody(change: Change, part: Part, common: Callable[[PathChange], int]) -> 
                 Class.PLATFORM,
                 (
                     (
-                        f"the same new property came to {min(counts)} resources at once, and nobody "
-                        "wrote to them: a default of the service"
+                        f"the same new property came to {min(counts)} resources at once, and "
+                        "nobody wrote to them: a default of the service"
                     ),
                 ),
             )

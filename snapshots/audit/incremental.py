@@ -272,9 +272,9 @@ def _seen(
     for event in log.events.values():
         top = _top_in(event.resource, tops)
         read = None if top is None else after.read_of(str(top))
-        if read is not None and event.at >= read - MARGIN:
-            if top in fresh or event.id in before.seen:
-                found.add(event.id)
+        near = read is not None and event.at >= read - MARGIN
+        if near and (top in fresh or event.id in before.seen):
+            found.add(event.id)
     return frozenset(found)
 
 

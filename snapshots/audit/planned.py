@@ -236,9 +236,7 @@ def _record(node: Node) -> ChangeRecord:
         ends = times["until"].moment(end=True)
     if begins is not None and ends is not None and ends <= begins:
         raise times["until"].fail("the window ends before it begins", "exchange the two")
-    paths: list[Pattern] = []
-    for item in found["paths"].items() if "paths" in found else ():
-        paths.append(pattern_of(item))
+    paths = [pattern_of(item) for item in (found["paths"].items() if "paths" in found else ())]
     expected: list[tuple[Pattern, Json]] = []
     for name, value in found["expected"].entries() if "expected" in found else ():
         expected.append((pattern_of(name), value.json()))

@@ -211,7 +211,7 @@ class Records:
             query = (
                 "resourcechanges "
                 "| extend at = todatetime(properties.changeAttributes.timestamp) "
-                f"| where at >= datetime({_wire(since)}) "
+                f"| where at >= todatetime('{_wire(since)}') "
                 f"| where properties.targetResourceId in~ ({wanted}) "
                 "| project id, properties"
             )

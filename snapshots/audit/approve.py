@@ -1,0 +1,547 @@
+"""Decide on findings: approve them into the baseline, or leave them alone for a while.
+
+Decisions are files on the baseline branch, so that a pull request can make or review them:
+
+    decisions/ignores/<finding>.json     left alone until it expires
+    decisions/pending/<finding>.json     approved by one person, waits for a second
+    decisions/expiring/<finding>.json    approved for a time: what the baseline was before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from snapshots.audit.archive import path_document, path_in
+from snapshots.audit.planned import path_pattern, touches
+from snapshots.audit.report_model import (
+    Finding,
+    Ignored,
+    Pending,
+    PrincipalKind,
+    PropertyFinding,
+    Severity,
+)
+from snapshots.audit.rules import list_identity
+from snapshots.compare import undo
+from snapshots.errors import InputError, RefusedError
+from snapshots.ledger import BASELINE, Ledger, path_of
+from snapshots.model import (
+    Change,
+    ChangeType,
+    Json,
+    JsonObject,
+    Key,
+    PathChange,
+    Payload,
+    Resource,
+    Snapshot,
+    canonical,
+    pretty,
+)
+
+IGNORES: Final = "decisions/ignores/"
+PENDING: Final = "decisions/pending/"
+EXPIRING: Final = "decisions/expiring/"
+_FOLDER: Final = "decisions/"
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoreRecord:
+    """A finding, or some properties whatever their value, that is left alone."""
+
+    finding: str
+    key: Key
+    change: ChangeType
+    paths: tuple[str, ...]
+    any_value: bool
+    ignored: Ignored
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """An approval that runs out: what the baseline was before it."""
+
+    finding: str
+    key: Key
+    before: Resource | None
+    after: Resource | None
+    paths: tuple[PathChange, ...]  # empty: the whole resource
+    by: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Every decision on the baseline."""
+
+    ignores: tuple[IgnoreRecord, ...] = ()
+    pending: Mapping[str, Pending] = field(default_factory=dict)
+    expiring: tuple[Expiring, ...] = ()
+
+    def ignored(
+        self, finding: str, key: Key, change: ChangeType, paths: Sequence[str], now: datetime
+    ) -> Ignored | None:
+        """Give the decision that leaves a finding alone now."""
+        for record in self.ignores:
+            if record.ignored.expires <= now:
+                continue
+            if record.finding == finding:
+                return record.ignored
+            same = record.key == key and record.change is change
+            if record.any_value and same and paths and set(paths) <= set(record.paths):
+                return record.ignored
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Who approves, why, and until when."""
+
+    by: str
+    reason: str
+    ticket: str = ""
+    expires: datetime | None = None
+
+    def checked(self, now: datetime) -> Approval:
+        """Give it, held to what a decision needs. Raises InputError."""
+        if not self.reason.strip():
+            raise InputError("an approval needs a reason", remedy="add --reason TEXT")
+        if not self.by.strip():
+            raise InputError(
+                "nobody knows who approves", remedy="add --by NAME, or set git's user.email"
+            )
+        if self.expires is not None and self.expires <= now:
+            raise InputError(
+                f"it would have expired already, at {self.expires:%Y-%m-%d %H:%M}Z",
+                remedy="name a later moment",
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What an approval did."""
+
+    commit: str
+    approved: tuple[str, ...]  # findings that are in the baseline now
+    waiting: tuple[str, ...]  # findings that need a second person
+
+
+def load_decisions(ledger: Ledger) -> Decisions:
+    """Read the decisions on the baseline. Raises InputError for a file that is none."""
+    if not ledger.tip(BASELINE):
+        return Decisions()
+    ignores: list[IgnoreRecord] = []
+    pending: dict[str, Pending] = {}
+    expiring: list[Expiring] = []
+    for path, content in ledger.files(BASELINE, _FOLDER):
+        finding = path.rsplit("/", 1)[-1].removesuffix(".json")
+        try:
+            found = orjson.loads(content)
+            if path.startswith(IGNORES):
+                ignores.append(_ignore_in(finding, found))
+            elif path.startswith(PENDING):
+                pending[finding] = Pending(
+                    tuple(str(by) for by in found["by"]),
+                    str(found["reason"]),
+                    _time(found["at"]),
+                    str(found.get("ticket") or ""),
+                )
+            elif path.startswith(EXPIRING):
+                expiring.append(_expiring_in(finding, found))
+        except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+            raise InputError(
+                f"a decision on the baseline cannot be read: {wrong}",
+                where=path,
+                remedy="correct or remove the file on the baseline",
+            ) from wrong
+    return Decisions(tuple(ignores), pending, tuple(expiring))
+
+
+def effective(
+    baseline: Snapshot, decisions: Decisions, now: datetime
+) -> tuple[Snapshot, tuple[str, ...]]:
+    """Give the baseline without what was approved for a time that is over, and say what ran out."""
+    resources = dict(baseline.resources)
+    told: list[str] = []
+    for decision in sorted(decisions.expiring, key=lambda d: d.expires, reverse=True):
+        if decision.expires > now:
+            continue
+        there = resources.get(decision.key)
+        if not _still(there, decision.after):
+            continue  # the baseline moved on: another approval took its place
+        told.append(
+            f"the approval of {decision.key} by {decision.by} expired on "
+            f"{decision.expires:%Y-%m-%d %H:%M}Z"
+        )
+        if decision.before is None:
+            resources.pop(decision.key, None)
+        else:
+            resources[decision.key] = decision.before
+    told += [
+        f"{record.ignored.by}'s decision to ignore {record.key} expired on "
+        f"{record.ignored.expires:%Y-%m-%d %H:%M}Z"
+        for record in decisions.ignores
+        if record.ignored.expires <= now
+    ]
+    return replace(baseline, resources=resources), tuple(told)
+
+
+def approve_all(ledger: Ledger, live: str, approval: Approval, now: datetime, *, gaps: bool) -> str:
+    """Make all of live state the baseline, as one commit; give the commit.
+
+    Live state with gaps is refused, unless `gaps`: then only what was read is approved.
+    """
+    approval = approval.checked(now)
+    snapshot = ledger.load(live)
+    parent = ledger.tip(BASELINE)
+    message = f"Approve the whole state: {len(snapshot.resources)} resources\n\n{approval.reason}"
+    trailers = _trailers(approval, [])
+    trailers["Approved-State"] = snapshot.id
+    if not snapshot.gaps:
+        return ledger.copy(
+            None,
+            snapshot.id,
+            BASELINE,
+            message,
+            trailers,
+            expected_parent=parent,
+            author=approval.by,
+        )
+    if not gaps:
+        first = snapshot.gaps[0]
+        raise RefusedError(
+            f"live state has {len(snapshot.gaps)} gaps: what was not read cannot be approved",
+            where=f"{first.key}: {first.reason.value}",
+            remedy="read it again with `muster audit`, or approve what was read with --incomplete",
+        )
+    files: dict[str, bytes | None] = {
+        path_of(key): pretty(resource.document()) for key, resource in snapshot.resources.items()
+    }
+    if parent:
+        for key in ledger.keys(BASELINE):
+            if key not in snapshot.resources and snapshot.hidden(key) is None:
+                files[path_of(key)] = None
+    trailers["Approved-Gaps"] = str(len(snapshot.gaps))
+    return ledger.put(
+        BASELINE, files, message, trailers, expected_parent=parent, author=approval.by
+    )
+
+
+def approve(
+    ledger: Ledger,
+    findings: Sequence[Finding],
+    approval: Approval,
+    now: datetime,
+    *,
+    four_eyes: Sequence[Severity] = (),
+    paths: Sequence[str] = (),
+) -> Approved:
+    """Take findings, or single properties of them, into the baseline as one commit.
+
+    A finding of a severity in `four_eyes` needs two people, and whoever made the change is not one
+    of them: the first approval is noted and waits. Raises InputError for a path that is no part of
+    a finding, RefusedError for what cannot be approved, ConcurrentError when the baseline moved.
+    """
+    approval = approval.checked(now)
+    parent = ledger.tip(BASELINE)
+    if not parent:
+        raise RefusedError(
+            "there is no baseline yet", remedy="approve one: `muster approve --all --reason …`"
+        )
+    decisions = load_decisions(ledger)
+    files: dict[str, bytes | None] = {}
+    done: list[str] = []
+    waiting: list[str] = []
+    for finding in findings:
+        chosen = _chosen(finding, paths)
+        if finding.severity in four_eyes:
+            _not_the_author(finding, approval.by)
+            before = decisions.pending.get(finding.id)
+            people = before.by if before is not None else ()
+            if not any(by.lower() != approval.by.lower() for by in people):
+                files[f"{PENDING}{finding.id}.json"] = pretty(
+                    {
+                        "by": [approval.by],
+                        "reason": approval.reason,
+                        "ticket": approval.ticket or None,
+                        "at": _iso(now),
+                        "key": str(finding.key),
+                    }
+                )
+                waiting.append(finding.id)
+                continue
+        after = _approved_state(finding, chosen)
+        files.update(_documents(finding, after))
+        if finding.id in decisions.pending:
+            files[f"{PENDING}{finding.id}.json"] = None
+        if any(record.finding == finding.id for record in decisions.ignores):
+            files[f"{IGNORES}{finding.id}.json"] = None
+        if approval.expires is not None:
+            files[f"{EXPIRING}{finding.id}.json"] = pretty(
+                _expiring_document(finding, after, chosen, approval, approval.expires, now)
+            )
+        done.append(finding.id)
+    trailers = _trailers(approval, done or waiting)
+    seconds = [
+        by for f in done for by in _people(decisions, f) if by.lower() != approval.by.lower()
+    ]
+    if seconds:
+        trailers["Also-Approved-By"] = ", ".join(sorted(set(seconds)))
+    if paths:
+        trailers["Paths"] = ", ".join(paths)
+    message = _message("Approve" if done else "Propose to approve", findings, approval.reason)
+    commit = ledger.put(
+        BASELINE, files, message, trailers, expected_parent=parent, author=approval.by
+    )
+    return Approved(commit, tuple(done), tuple(waiting))
+
+
+def ignore(
+    ledger: Ledger,
+    findings: Sequence[Finding],
+    approval: Approval,
+    now: datetime,
+    *,
+    any_value: bool = False,
+) -> str:
+    """Leave findings alone until `approval.expires`, as one commit; give the commit.
+
+    With `any_value` the properties are left alone whatever they hold, else just this difference.
+    """
+    approval = approval.checked(now)
+    if approval.expires is None:
+        raise InputError("ignoring needs an end", remedy="add --expires 30d")
+    files: dict[str, bytes | None] = {}
+    for finding in findings:
+        files[f"{IGNORES}{finding.id}.json"] = pretty(
+            {
+                "key": str(finding.key),
+                "change": finding.change.value,
+                "paths": [path.path for path in finding.paths],
+                "any_value": any_value,
+                "by": approval.by,
+                "reason": approval.reason,
+                "ticket": approval.ticket or None,
+                "at": _iso(now),
+                "expires": _iso(approval.expires),
+            }
+        )
+    message = _message("Ignore", findings, approval.reason)
+    return ledger.put(
+        BASELINE,
+        files,
+        message,
+        _trailers(approval, [finding.id for finding in findings], verb="Ignored-By"),
+        expected_parent=ledger.tip(BASELINE),
+        author=approval.by,
+    )
+
+
+# ------------------------------------------------------------------------------- what is approved
+
+
+def _chosen(finding: Finding, paths: Sequence[str]) -> tuple[PropertyFinding, ...]:
+    """Give the properties that are approved; all of them without `paths`."""
+    if finding.change is ChangeType.UNKNOWN:
+        raise RefusedError(
+            f"finding {finding.id} could not be read, so there is nothing to approve",
+            where=str(finding.key),
+            remedy="run `muster audit` once it can be read",
+        )
+    if not paths:
+        return finding.paths
+    if finding.change is not ChangeType.CHANGED:
+        raise InputError(
+            f"finding {finding.id} is a whole resource that was {finding.change.value}",
+            remedy="approve it without --path",
+        )
+    patterns = [path_pattern(path) for path in paths]
+    chosen = tuple(p for p in finding.paths if p.path in paths or touches(patterns, p.path))
+    if not chosen:
+        known = ", ".join(path.path for path in finding.paths[:5])
+        raise InputError(
+            f"finding {finding.id} has none of these properties", remedy=f"it has {known}"
+        )
+    return chosen
+
+
+def _approved_state(finding: Finding, chosen: Sequence[PropertyFinding]) -> Resource | None:
+    """Give what the baseline holds from now on: None when the removal is approved."""
+    before, after = finding.before, finding.after
+    if after is None or before is None or len(chosen) == len(finding.paths):
+        return after
+    others = [p for p in finding.paths if p not in chosen]
+    body_changes: list[PathChange] = []
+    payloads = {p.name: p for p in after.payloads}
+    old = {p.name: p for p in before.payloads}
+    identifier = after.id
+    about = {f"/payloads/{name}" for name in {*payloads, *old}}
+    for path in others:
+        if path.path in about and "payloads" not in after.body:
+            _put_back(payloads, old, path.path.removeprefix("/payloads/"))
+        elif path.path == "/id" and before.body.get("id") == after.body.get("id"):
+            identifier = before.id
+        else:
+            body_changes.append(PathChange(path.path, path.before, path.after))
+    body = undo(before.body, after.body, body_changes, list_identity(finding.kind))
+    return Resource(
+        finding.key, identifier, body, tuple(payloads[name] for name in sorted(payloads))
+    )
+
+
+def _put_back(payloads: dict[str, Payload], old: Mapping[str, Payload], name: str) -> None:
+    if name in old:
+        payloads[name] = old[name]
+    else:
+        payloads.pop(name, None)
+
+
+def _documents(finding: Finding, after: Resource | None) -> dict[str, bytes | None]:
+    files: dict[str, bytes | None] = {
+        path_of(finding.key): None if after is None else pretty(after.document())
+    }
+    if finding.renamed_from is not None:
+        files[path_of(finding.renamed_from)] = None
+    return files
+
+
+def _not_the_author(finding: Finding, by: str) -> None:
+    names = {finding.attribution.who.lower(), finding.attribution.principal_id.lower()} - {""}
+    for path in finding.paths:
+        if path.attribution is not None:
+            names |= {path.attribution.who.lower()} - {""}
+    human = finding.attribution.principal_kind is not PrincipalKind.PLATFORM
+    if human and by.lower() in names:
+        raise RefusedError(
+            f"{by} made the change of finding {finding.id}, and four eyes are asked for "
+            f"{finding.severity.value} findings",
+            where=str(finding.key),
+            remedy="let somebody else approve it",
+        )
+
+
+def _people(decisions: Decisions, finding: str) -> tuple[str, ...]:
+    found = decisions.pending.get(finding)
+    return found.by if found is not None else ()
+
+
+def _message(verb: str, findings: Sequence[Finding], reason: str) -> str:
+    if len(findings) == 1:
+        subject = f"{verb} {findings[0].change.value} {findings[0].key}"
+    else:
+        subject = f"{verb} {len(findings)} findings"
+    return f"{subject[:160]}\n\n{reason}"
+
+
+def _trailers(
+    approval: Approval, findings: Sequence[str], verb: str = "Approved-By"
+) -> dict[str, str]:
+    trailers = {verb: approval.by, "Reason": approval.reason}
+    if approval.ticket:
+        trailers["Ticket"] = approval.ticket
+    if approval.expires is not None:
+        trailers["Expires"] = _iso(approval.expires)
+    if findings:
+        trailers["Findings"] = " ".join(findings)
+    return trailers
+
+
+# ------------------------------------------------------------------------------- documents
+
+
+def _expiring_document(
+    finding: Finding,
+    after: Resource | None,
+    chosen: Sequence[PropertyFinding],
+    approval: Approval,
+    expires: datetime,
+    now: datetime,
+) -> JsonObject:
+    return {
+        "key": str(finding.key),
+        "before": None if finding.before is None else finding.before.document(),
+        "after": None if after is None else after.document(),
+        "paths": [path_document(PathChange(p.path, p.before, p.after)) for p in chosen],
+        "by": approval.by,
+        "reason": approval.reason,
+        "ticket": approval.ticket or None,
+        "at": _iso(now),
+        "expires": _iso(expires),
+    }
+
+
+def _expiring_in(finding: str, found: Mapping[str, Json]) -> Expiring:
+    sides: list[Resource | None] = []
+    for name in ("before", "after"):
+        document = found[name]
+        sides.append(Resource.from_document(document) if isinstance(document, dict) else None)
+    listed = found["paths"]
+    return Expiring(
+        finding,
+        Key.parse(str(found["key"])),
+        sides[0],
+        sides[1],
+        tuple(path_in(p) for p in listed if isinstance(p, dict))
+        if isinstance(listed, list)
+        else (),
+        str(found["by"]),
+        _time(found["expires"]),
+    )
+
+
+def _ignore_in(finding: str, found: Mapping[str, Json]) -> IgnoreRecord:
+    paths = found["paths"]
+    return IgnoreRecord(
+        finding,
+        Key.parse(str(found["key"])),
+        ChangeType(str(found["change"])),
+        tuple(str(path) for path in paths) if isinstance(paths, list) else (),
+        bool(found.get("any_value")),
+        Ignored(
+            str(found["by"]),
+            str(found["reason"]),
+            _time(found["at"]),
+            _time(found["expires"]),
+            str(found.get("ticket") or ""),
+        ),
+    )
+
+
+def _still(there: Resource | None, approved: Resource | None) -> bool:
+    if there is None or approved is None:
+        return there is None and approved is None
+    return (
+        there.id == approved.id
+        and there.payloads == approved.payloads
+        and canonical(there.body) == canonical(approved.body)
+    )
+
+
+def _time(text: Json) -> datetime:
+    found = datetime.fromisoformat(str(text))
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _iso(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def change_of(finding: Finding) -> Change:
+    """Give a finding as the difference it is."""
+    return Change(
+        finding.change,
+        finding.key,
+        finding.before,
+        finding.after,
+        tuple(PathChange(p.path, p.before, p.after) for p in finding.paths)
+        if finding.change is ChangeType.CHANGED
+        else (),
+        finding.gap,
+        finding.renamed_from,
+    )
