@@ -116,7 +116,8 @@ def _install(folder: Path, log: Path) -> None:
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "PATH": path},
+            # Behind a company proxy the registry's certificate is the system's, not Node's.
+            env={"NODE_USE_SYSTEM_CA": "1", **os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
