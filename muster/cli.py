@@ -71,6 +71,12 @@ COMMANDS: dict[str, Entry] = {
         "What differs from the baseline: who, when, how bad.",
         "Decide",
     ),
+    "approve": Entry(
+        "muster.commands.approve:command", "Take findings into the baseline.", "Decide"
+    ),
+    "ignore": Entry(
+        "muster.commands.ignore:command", "Leave findings alone for a while.", "Decide"
+    ),
 }
 SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")
 

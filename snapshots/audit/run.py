@@ -149,7 +149,7 @@ def audit(
     found = work.findings()
     chosen, hidden = _wanted(found, wishes, snapshot, work.baseline)
     classes, severities = count_by(chosen)
-    baseline_entry = ledger.entry(BASELINE) if ledger.tip(BASELINE) else None
+    baseline_entry = ledger.entry(BASELINE) if work.baseline is not None else None
     report = AuditReport(
         id=f"{read.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         estate=estate,
@@ -197,6 +197,13 @@ def audit(
     return report
 
 
+def approved_state(ledger: Ledger) -> Snapshot | None:
+    """Give the baseline; None while nothing is approved, also when it holds plans already."""
+    if not ledger.tip(BASELINE) or next(ledger.keys(BASELINE), None) is None:
+        return None
+    return ledger.load(BASELINE)
+
+
 def in_scope(key: Key, scopes: Sequence[str]) -> bool:
     """Whether a key is in one of the scopes: names in a row of its path, or a pattern over it."""
     if not scopes:
@@ -235,10 +242,9 @@ class _Audit:
     acts: dict[str, list[Act]] = field(default_factory=dict)
 
     def findings(self) -> tuple[Finding, ...]:
-        if self.ledger.tip(BASELINE):
-            self.baseline, self.expired = effective(
-                self.ledger.load(BASELINE), self.decisions, self.read.now
-            )
+        approved = approved_state(self.ledger)
+        if approved is not None:
+            self.baseline, self.expired = effective(approved, self.decisions, self.local_now)
         changes: list[Change] = []
         if self.baseline is not None:
             changes = list(compare(self.baseline, self.live, list_identity, ids=True))
@@ -428,7 +434,7 @@ class _Audit:
             else None
         )
         decided = self.decisions.ignored(
-            identifier, change.key, change.type, [p.path for p in change.paths], self.read.now
+            identifier, change.key, change.type, [p.path for p in change.paths], self.local_now
         )
         there = self.live.id
         if change.type is ChangeType.REMOVED and self.baseline is not None:
