@@ -132,6 +132,8 @@ class SnapshotSettings:
     reference: bool = True  # catalogue, quota, capacity
     threads_data: bool = False  # conversation data: off unless somebody decided so
     concurrency: int = 16
+    timeout: timedelta = timedelta(seconds=60)  # without a byte from Azure
+    patience: timedelta = timedelta(minutes=5)  # with one request, all its tries together
 
 
 @dataclass(frozen=True, slots=True)
@@ -873,11 +875,14 @@ def _audit(table: _Table) -> AuditSettings:
 
 
 def _snapshot(table: _Table) -> SnapshotSettings:
+    default = SnapshotSettings()
     found = SnapshotSettings(
         table.flag("content", default=True),
         table.flag("reference", default=True),
         table.flag("threads_data", default=False),
         table.number("concurrency", 16, least=1, most=MAX_CONCURRENCY),
+        table.duration("timeout", default.timeout) or default.timeout,
+        table.duration("patience", default.patience) or default.patience,
     )
     table.finish()
     return found
@@ -974,6 +979,8 @@ def render(settings: Settings) -> str:
         f"reference = {str(s.snapshot.reference).lower()}",
         f"threads_data = {str(s.snapshot.threads_data).lower()}",
         f"concurrency = {s.snapshot.concurrency}",
+        f"timeout = {quote(spell_duration(s.snapshot.timeout))}",
+        f"patience = {quote(spell_duration(s.snapshot.patience))}",
         "",
         "[retention]",
         f"hourly = {s.retention.hourly}",

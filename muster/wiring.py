@@ -65,10 +65,11 @@ class Wiring:
     def cloud(self) -> Cloud:
         """The one way out to Azure, real or sandbox."""
         if self._cloud is None:
-            from snapshots.cloud import open_cloud
+            from snapshots.cloud import Limits, open_cloud
 
             estate = self.settings.estate
             tenant, credential = self._credential()
+            timeout = self.settings.snapshot.timeout.total_seconds()
             self._cloud = open_cloud(
                 environment=estate.cloud,
                 tenant=tenant,
@@ -76,6 +77,11 @@ class Wiring:
                 ca_file=str(estate.ca_file) if estate.ca_file else None,
                 clock=self.clock,
                 version=__version__,
+                limits=Limits(
+                    connect=min(timeout, Limits().connect),
+                    read=timeout,
+                    patience=self.settings.snapshot.patience.total_seconds(),
+                ),
             )
             self._open.callback(self._cloud.close)
         return self._cloud

@@ -215,7 +215,10 @@ def any_settings(draw: strategies.DrawFn) -> Settings:
         ),
         audit=AuditSettings(sweep=draw(spans)),
         snapshot=SnapshotSettings(
-            draw(strategies.booleans()), concurrency=draw(strategies.integers(1, 64))
+            draw(strategies.booleans()),
+            concurrency=draw(strategies.integers(1, 64)),
+            timeout=draw(spans),
+            patience=draw(spans),
         ),
         retention=RetentionSettings(draw(counts), draw(counts), draw(counts), draw(counts)),
     )
