@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from drills.sandbox.arm import Arm, Behaviour, Record, Write
 from drills.sandbox.clock import wire_time
@@ -59,137 +60,135 @@ _READ_AROUND = (
     "Microsoft.Resources/subscriptions/operationresults/read",
 )
 # Names and GUIDs as published (learn.microsoft.com, Azure built-in roles, read 2026).
-BUILT_IN = tuple(
-    Role(*row)
-    for row in (
-        ("8e3af657-a8ff-443c-a75c-2fe8c4bcb635", "Owner", ("*",)),
-        ("b24988ac-6180-42a0-ab88-20f7382dd24c", "Contributor", ("*",), _AUTH_WRITES),
-        ("acdd72a7-3385-48ef-bd42-f606fba81ae7", "Reader", ("*/read",)),
+_ROWS: tuple[Any, ...] = (
+    ("8e3af657-a8ff-443c-a75c-2fe8c4bcb635", "Owner", ("*",)),
+    ("b24988ac-6180-42a0-ab88-20f7382dd24c", "Contributor", ("*",), _AUTH_WRITES),
+    ("acdd72a7-3385-48ef-bd42-f606fba81ae7", "Reader", ("*/read",)),
+    (
+        "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
+        "User Access Administrator",
+        ("*/read", "Microsoft.Authorization/*", "Microsoft.Support/*"),
+    ),
+    (
+        "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
+        "Role Based Access Control Administrator",
         (
-            "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
-            "User Access Administrator",
-            ("*/read", "Microsoft.Authorization/*", "Microsoft.Support/*"),
+            "Microsoft.Authorization/roleAssignments/write",
+            "Microsoft.Authorization/roleAssignments/delete",
+            "*/read",
         ),
+    ),
+    (
+        "43d0d8ad-25c7-4714-9337-8ba259a9fe05",
+        "Monitoring Reader",
+        ("*/read", "Microsoft.OperationalInsights/workspaces/search/action"),
+    ),
+    (
+        "a97b65f3-24c7-4388-baec-2e87135dc908",
+        "Cognitive Services User",
         (
-            "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
-            "Role Based Access Control Administrator",
-            (
-                "Microsoft.Authorization/roleAssignments/write",
-                "Microsoft.Authorization/roleAssignments/delete",
-                "*/read",
-            ),
+            f"{_CS}/*/read",
+            f"{_CS}/accounts/listkeys/action",
+            "Microsoft.Insights/diagnosticSettings/read",
+            *_READ_AROUND,
         ),
+        (),
+        (f"{_CS}/*",),
+    ),
+    (
+        "25fbc0a9-bd7c-42a3-aa1a-3b75d497ee68",
+        "Cognitive Services Contributor",
         (
-            "43d0d8ad-25c7-4714-9337-8ba259a9fe05",
-            "Monitoring Reader",
-            ("*/read", "Microsoft.OperationalInsights/workspaces/search/action"),
+            f"{_CS}/*",
+            "Microsoft.Features/features/read",
+            "Microsoft.Insights/diagnosticSettings/*",
+            "Microsoft.Insights/logDefinitions/read",
+            "Microsoft.Resources/subscriptions/resourcegroups/deployments/*",
+            *_READ_AROUND,
         ),
+    ),
+    (
+        "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd",
+        "Cognitive Services OpenAI User",
+        (f"{_CS}/*/read", *_READ_AROUND[:1]),
+        (),
         (
-            "a97b65f3-24c7-4388-baec-2e87135dc908",
-            "Cognitive Services User",
-            (
-                f"{_CS}/*/read",
-                f"{_CS}/accounts/listkeys/action",
-                "Microsoft.Insights/diagnosticSettings/read",
-                *_READ_AROUND,
-            ),
-            (),
-            (f"{_CS}/*",),
+            f"{_CS}/accounts/OpenAI/*/read",
+            f"{_CS}/accounts/OpenAI/engines/completions/action",
+            f"{_CS}/accounts/OpenAI/engines/search/action",
+            f"{_CS}/accounts/OpenAI/engines/generate/action",
+            f"{_CS}/accounts/OpenAI/deployments/*/action",
+            f"{_CS}/accounts/OpenAI/responses/*",
+            f"{_CS}/accounts/OpenAI/assistants/*",
+            f"{_CS}/accounts/OpenAI/threads/*",
+            f"{_CS}/accounts/OpenAI/vector_stores/*",
         ),
+        (f"{_CS}/accounts/OpenAI/stored-completions/read",),
+    ),
+    (
+        "a001fd3d-188f-4b5d-821b-7da978bf7442",
+        "Cognitive Services OpenAI Contributor",
         (
-            "25fbc0a9-bd7c-42a3-aa1a-3b75d497ee68",
-            "Cognitive Services Contributor",
-            (
-                f"{_CS}/*",
-                "Microsoft.Features/features/read",
-                "Microsoft.Insights/diagnosticSettings/*",
-                "Microsoft.Insights/logDefinitions/read",
-                "Microsoft.Resources/subscriptions/resourcegroups/deployments/*",
-                *_READ_AROUND,
-            ),
+            f"{_CS}/*/read",
+            f"{_CS}/accounts/deployments/write",
+            f"{_CS}/accounts/deployments/delete",
+            f"{_CS}/accounts/raiPolicies/read",
+            f"{_CS}/accounts/raiPolicies/write",
+            f"{_CS}/accounts/raiPolicies/delete",
+            f"{_CS}/accounts/commitmentplans/read",
+            f"{_CS}/accounts/commitmentplans/write",
+            f"{_CS}/accounts/commitmentplans/delete",
+            "Microsoft.Authorization/roleAssignments/read",
+            "Microsoft.Authorization/roleDefinitions/read",
         ),
+        (),
+        (f"{_CS}/accounts/OpenAI/*",),
+    ),
+    (
+        "53ca6127-db72-4b80-b1b0-d745d6d5456d",
+        "Azure AI User",
         (
-            "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd",
-            "Cognitive Services OpenAI User",
-            (f"{_CS}/*/read", *_READ_AROUND[:1]),
-            (),
-            (
-                f"{_CS}/accounts/OpenAI/*/read",
-                f"{_CS}/accounts/OpenAI/engines/completions/action",
-                f"{_CS}/accounts/OpenAI/engines/search/action",
-                f"{_CS}/accounts/OpenAI/engines/generate/action",
-                f"{_CS}/accounts/OpenAI/deployments/*/action",
-                f"{_CS}/accounts/OpenAI/responses/*",
-                f"{_CS}/accounts/OpenAI/assistants/*",
-                f"{_CS}/accounts/OpenAI/threads/*",
-                f"{_CS}/accounts/OpenAI/vector_stores/*",
-            ),
-            (f"{_CS}/accounts/OpenAI/stored-completions/read",),
+            f"{_CS}/*/read",
+            f"{_CS}/accounts/listkeys/action",
+            "Microsoft.Insights/alertRules/read",
+            "Microsoft.Insights/diagnosticSettings/read",
+            *_READ_AROUND,
         ),
+        (),
+        (f"{_CS}/*",),
+    ),
+    (
+        "e47c6f54-e4a2-4754-9501-8e0985b135e1",
+        "Azure AI Account Owner",
+        ("Microsoft.Authorization/*/read", f"{_CS}/*", *_READ_AROUND[1:]),
+    ),
+    (
+        "eadc314b-1a2d-4efa-be10-5d325db5065e",
+        "Azure AI Project Manager",
+        (f"{_CS}/*/read", f"{_CS}/accounts/projects/*", *_READ_AROUND),
+        (),
+        (f"{_CS}/*",),
+    ),
+    (
+        "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+        "Storage Blob Data Contributor",
         (
-            "a001fd3d-188f-4b5d-821b-7da978bf7442",
-            "Cognitive Services OpenAI Contributor",
-            (
-                f"{_CS}/*/read",
-                f"{_CS}/accounts/deployments/write",
-                f"{_CS}/accounts/deployments/delete",
-                f"{_CS}/accounts/raiPolicies/read",
-                f"{_CS}/accounts/raiPolicies/write",
-                f"{_CS}/accounts/raiPolicies/delete",
-                f"{_CS}/accounts/commitmentplans/read",
-                f"{_CS}/accounts/commitmentplans/write",
-                f"{_CS}/accounts/commitmentplans/delete",
-                "Microsoft.Authorization/roleAssignments/read",
-                "Microsoft.Authorization/roleDefinitions/read",
-            ),
-            (),
-            (f"{_CS}/accounts/OpenAI/*",),
+            "Microsoft.Storage/storageAccounts/blobServices/containers/read",
+            "Microsoft.Storage/storageAccounts/blobServices/containers/write",
+            "Microsoft.Storage/storageAccounts/blobServices/containers/delete",
         ),
-        (
-            "53ca6127-db72-4b80-b1b0-d745d6d5456d",
-            "Azure AI User",
-            (
-                f"{_CS}/*/read",
-                f"{_CS}/accounts/listkeys/action",
-                "Microsoft.Insights/alertRules/read",
-                "Microsoft.Insights/diagnosticSettings/read",
-                *_READ_AROUND,
-            ),
-            (),
-            (f"{_CS}/*",),
-        ),
-        (
-            "e47c6f54-e4a2-4754-9501-8e0985b135e1",
-            "Azure AI Account Owner",
-            ("Microsoft.Authorization/*/read", f"{_CS}/*", *_READ_AROUND[1:]),
-        ),
-        (
-            "eadc314b-1a2d-4efa-be10-5d325db5065e",
-            "Azure AI Project Manager",
-            (f"{_CS}/*/read", f"{_CS}/accounts/projects/*", *_READ_AROUND),
-            (),
-            (f"{_CS}/*",),
-        ),
-        (
-            "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
-            "Storage Blob Data Contributor",
-            (
-                "Microsoft.Storage/storageAccounts/blobServices/containers/read",
-                "Microsoft.Storage/storageAccounts/blobServices/containers/write",
-                "Microsoft.Storage/storageAccounts/blobServices/containers/delete",
-            ),
-            (),
-            ("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/*",),
-        ),
-        (
-            "4633458b-17de-408a-b874-0445c86b69e6",
-            "Key Vault Secrets User",
-            (),
-            (),
-            ("Microsoft.KeyVault/vaults/secrets/getSecret/action",),
-        ),
-    )
+        (),
+        ("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/*",),
+    ),
+    (
+        "4633458b-17de-408a-b874-0445c86b69e6",
+        "Key Vault Secrets User",
+        (),
+        (),
+        ("Microsoft.KeyVault/vaults/secrets/getSecret/action",),
+    ),
 )
+BUILT_IN = tuple(Role(*row) for row in _ROWS)
 _BY_GUID = {role.guid: role for role in BUILT_IN}
 
 
@@ -297,7 +296,7 @@ class Access:
         version = self.world.store.get("authorization", "version")
         if self._version is None or version is not self._version:
             grants: dict[str, list[tuple[str, Role]]] = {}
-            for record in self._assignments(""):
+            for record in self.assignments(""):
                 properties = record.body["properties"]
                 role = self.role(str(properties["roleDefinitionId"]))
                 if role is not None:
@@ -312,7 +311,8 @@ class Access:
         known = self.world.store.get("authorization", "version") or {"n": 0}
         self.world.store.put("authorization", "version", {"n": known["n"] + 1})
 
-    def _assignments(self, scope: str) -> list[Record]:
+    def assignments(self, scope: str) -> list[Record]:
+        """Every role assignment at or below a scope."""
         suffix, prefix = f"|{ASSIGNMENT.lower()}", f"arm:{scope.lower()}"
         found: list[Record] = []
         for space in self.world.store.spaces():
@@ -422,7 +422,7 @@ class RoleAssignments(Behaviour):
         if given and principal is None and not at_scope:
             raise ArmError(400, "UnsupportedQuery", f"The filter '{given}' is not supported.")
         values = []
-        for record in world.access._assignments(""):  # noqa: SLF001  one part in two classes
+        for record in world.access.assignments(""):
             at = record.rid.scope.rstrip("/").lower()
             here = _at_or_above(at, scope)
             if not here and (at_scope or not at.startswith(scope + "/")):
@@ -631,7 +631,7 @@ class RoleDefinitions(Behaviour):
 
     def before_delete(self, world: World, call: Call, record: Record) -> None:
         """A role that is assigned stays."""
-        for assignment in world.access._assignments(""):  # noqa: SLF001  one part in two classes
+        for assignment in world.access.assignments(""):
             if (
                 assignment.body["properties"]["roleDefinitionId"]
                 .lower()

@@ -238,6 +238,8 @@ class Faults:
                 ).answer()
             case "damage", mode:
                 plan.mode = str(mode)
+            case _:  # "operation" is asked for by the engine, not here
+                pass
         if plan.answer is not None and fault.get("retry_after") is not None:
             plan.answer.headers["retry-after"] = str(fault["retry_after"])
         plan.label = f"{plan.label},{fault['kind']}".strip(",")

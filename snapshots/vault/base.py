@@ -142,6 +142,8 @@ def _entry(document: Json) -> ManifestEntry:
         case {"sha256": str(sha256), "size": int(size), "keys": list(keys)}:
             if _DIGEST.fullmatch(sha256):
                 return ManifestEntry(sha256, size, tuple(str(key) for key in keys))
+        case _:
+            pass
     message = "the manifest has an entry that is not a payload"
     raise ValueError(message)
 

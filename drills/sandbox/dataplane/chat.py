@@ -273,8 +273,9 @@ def complete(ask: Ask) -> Answer:
             f"{engine.model_shown(serving)}. Please choose different model and try again.",
         )
     sent = body.get("prompt", "<|endoftext|>")
-    prompts = sent if isinstance(sent, list) and all(isinstance(p, str) for p in sent) else [sent]
-    if not all(isinstance(p, str) for p in prompts):
+    listed: list[Any] = sent if isinstance(sent, list) else [sent]
+    prompts = [p for p in listed if isinstance(p, str)]
+    if len(prompts) != len(listed):
         raise invalid("'prompt' must be a string or a list of strings.", param="prompt")
     many = _count(body, "n", 1, 128)
     choices: list[Body] = []
