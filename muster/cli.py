@@ -77,6 +77,9 @@ COMMANDS: dict[str, Entry] = {
     "ignore": Entry(
         "muster.commands.ignore:command", "Leave findings alone for a while.", "Decide"
     ),
+    "ready": Entry(
+        "muster.commands.ready:command", "Could we recover right now? Touches nothing.", "Recover"
+    ),
 }
 SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")
 

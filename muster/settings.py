@@ -57,6 +57,7 @@ class AccountTarget:
     name: str
     resource_group: str = ""  # empty: the same name as in the primary
     subscription: str = ""  # empty: the same subscription
+    subdomain: str = ""  # of its endpoint; empty: derived from the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,16 @@ class SkuTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicateSettings:
+    """How the standby is kept in step with the primary."""
+
+    deployments: str = "warm"  # warm: made and sized; cold: only what costs nothing
+    fine_tuned: tuple[str, ...] = ("source", "checkpoint")  # ways that may be gone, best first
+    keep_alive: str = "ping"  # of idle fine-tuned deployments: ping, redeploy or off
+    prompts: tuple[str, ...] = ()  # asked of source and replica; empty: from the training file
+
+
+@dataclass(frozen=True, slots=True)
 class PairSettings:
     """A primary region and its standby, with typed substitutions."""
 
@@ -76,6 +87,11 @@ class PairSettings:
     accounts: Mapping[str, AccountTarget] = field(default_factory=dict)
     resource_groups: Mapping[str, str] = field(default_factory=dict)
     sku: Mapping[str, SkuTarget] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # "model" or "model@version"
+    keys: Mapping[str, str] = field(default_factory=dict)  # key vault URI -> key vault URI
+    hosts: Mapping[str, str] = field(default_factory=dict)  # in endpoints and targets
+    resources: Mapping[str, str] = field(default_factory=dict)  # ARM id -> ARM id
+    replicate: ReplicateSettings = ReplicateSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +128,7 @@ class ObjectiveSettings:
 
     rto: timedelta | None = None
     rpo: timedelta | None = None
+    horizon: timedelta = timedelta(days=90)  # how far ahead retirements are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -782,6 +799,9 @@ def _pairs(tables: Sequence[_Table]) -> tuple[PairSettings, ...]:
         standby = table.text("standby", example="eastus2", check=_check_region)
         accounts, groups = table.table("accounts"), table.table("resource_groups")
         sku = table.table("sku")
+        versions, keys = table.table("versions"), table.table("keys")
+        hosts, resources = table.table("hosts"), table.table("resources")
+        replicate = table.table("replicate")
         table.finish()
         if primary == standby:
             raise table.fail("standby", "a region cannot stand by for itself", "name another one")
@@ -796,9 +816,48 @@ def _pairs(tables: Sequence[_Table]) -> tuple[PairSettings, ...]:
                 {name.lower(): _account_target(entry) for name, entry in _entries(accounts)},
                 _group_targets(groups),
                 {name: _sku_target(entry) for name, entry in _entries(sku)},
+                versions=_texts_of(versions),
+                keys=_texts_of(keys),
+                hosts=_texts_of(hosts),
+                resources=_texts_of(resources),
+                replicate=_replicate(replicate) if replicate else ReplicateSettings(),
             )
         )
     return tuple(found)
+
+
+_DEPLOYMENTS = ("warm", "cold")
+_WAYS = ("source", "checkpoint", "cross-tenant", "retrain")
+_KEEP_ALIVE = ("ping", "redeploy", "off")
+
+
+def _replicate(table: _Table) -> ReplicateSettings:
+    default = ReplicateSettings()
+
+    def one_of(words: Sequence[str]) -> Callable[[str], str | None]:
+        return lambda text: None if text in words else f"{text!r} is none of {', '.join(words)}"
+
+    deployments = table.text(
+        "deployments", default.deployments, example="warm", check=one_of(_DEPLOYMENTS)
+    )
+    ways = table.texts("fine_tuned", default.fine_tuned, example="source")
+    for way in ways:
+        if way not in _WAYS:
+            raise table.fail(
+                "fine_tuned", f"{way!r} is no way", f"write some of {', '.join(_WAYS)}"
+            )
+    keep_alive = table.text(
+        "keep_alive", default.keep_alive, example="ping", check=one_of(_KEEP_ALIVE)
+    )
+    prompts = table.texts("prompts", example="What do you answer to this?")
+    table.finish()
+    return ReplicateSettings(deployments, ways, keep_alive, prompts)
+
+
+def _texts_of(table: _Table | None) -> dict[str, str]:
+    if table is None:
+        return {}
+    return {name: table.text(name, example="what it becomes") for name in table.values}
 
 
 def _entries(table: _Table | None) -> list[tuple[str, _Table]]:
@@ -817,6 +876,7 @@ def _account_target(table: _Table) -> AccountTarget:
         table.text("name", example="aoai-prod-eus2"),
         table.text("resource_group", ""),
         table.text("subscription", "", check=_check_subscription).lower(),
+        table.text("subdomain", ""),
     )
     table.finish()
     return target
@@ -858,7 +918,9 @@ def _vault(table: _Table) -> VaultSettings:
 
 
 def _objectives(table: _Table) -> ObjectiveSettings:
-    found = ObjectiveSettings(table.duration("rto"), table.duration("rpo"))
+    default = ObjectiveSettings().horizon
+    horizon = table.duration("horizon", default) or default
+    found = ObjectiveSettings(table.duration("rto"), table.duration("rpo"), horizon)
     table.finish()
     return found
 
@@ -966,6 +1028,8 @@ def render(settings: Settings) -> str:
         lines.append(f"rto = {quote(spell_duration(s.objectives.rto))}")
     if s.objectives.rpo:
         lines.append(f"rpo = {quote(spell_duration(s.objectives.rpo))}")
+    if s.objectives.horizon != ObjectiveSettings().horizon:
+        lines.append(f"horizon = {quote(spell_duration(s.objectives.horizon))}")
     lines += [
         "",
         "[audit]",
@@ -1021,6 +1085,8 @@ def _render_pair(pair: PairSettings) -> list[str]:
             parts.append(f"resource_group = {quote(target.resource_group)}")
         if target.subscription:
             parts.append(f"subscription = {quote(target.subscription)}")
+        if target.subdomain:
+            parts.append(f"subdomain = {quote(target.subdomain)}")
         lines.append(f"{quote(name)} = {{ {', '.join(parts)} }}")
     if pair.resource_groups:
         lines.append("[estate.pair.resource_groups]")
@@ -1031,4 +1097,23 @@ def _render_pair(pair: PairSettings) -> list[str]:
     for name, sku in pair.sku.items():
         capacity = f", capacity = {sku.capacity}" if sku.capacity is not None else ""
         lines.append(f"{quote(name)} = {{ name = {quote(sku.name)}{capacity} }}")
+    for title, table in (
+        ("versions", pair.versions),
+        ("keys", pair.keys),
+        ("hosts", pair.hosts),
+        ("resources", pair.resources),
+    ):
+        if table:
+            lines.append(f"[estate.pair.{title}]")
+        lines += [f"{quote(name)} = {quote(to)}" for name, to in table.items()]
+    chosen = pair.replicate
+    if chosen != ReplicateSettings():
+        lines += [
+            "[estate.pair.replicate]",
+            f"deployments = {quote(chosen.deployments)}",
+            f"fine_tuned = {_list(chosen.fine_tuned)}",
+            f"keep_alive = {quote(chosen.keep_alive)}",
+        ]
+        if chosen.prompts:
+            lines.append(f"prompts = {_list(chosen.prompts)}")
     return lines

@@ -15,6 +15,7 @@ from muster import __version__
 from muster.settings import (
     CredentialKind,
     Environment,
+    PairSettings,
     Settings,
     read_account_key,
     read_fingerprint_key,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from snapshots.cloud.place import Credential
     from snapshots.ledger import Ledger, Retention
     from snapshots.secrets import Fingerprints
+    from snapshots.steps import Mapping as Places
     from snapshots.take import Scope, TakeOptions
     from snapshots.vault import Vault
 
@@ -208,6 +210,26 @@ class Wiring:
 
         kept = self.settings.retention
         return Retention(kept.hourly, kept.daily, kept.weekly, kept.monthly)
+
+
+def mapping_of(pair: PairSettings) -> Places:
+    """Say how the primary of a pair becomes its standby."""
+    from snapshots.steps import AccountPlace, SkuRule
+    from snapshots.steps import Mapping as Places
+
+    return Places(
+        regions={pair.primary: pair.standby},
+        resource_groups=dict(pair.resource_groups),
+        accounts={
+            name: AccountPlace(to.name, to.resource_group, to.subscription, to.subdomain)
+            for name, to in pair.accounts.items()
+        },
+        skus=tuple(SkuRule(of, to.name, to.capacity) for of, to in pair.sku.items()),
+        versions=dict(pair.versions),
+        hosts=dict(pair.hosts),
+        keys=dict(pair.keys),
+        resources=dict(pair.resources),
+    )
 
 
 def list_identity(kind: str) -> Mapping[str, tuple[str, ...]]:

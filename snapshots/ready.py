@@ -439,6 +439,8 @@ def evidence(ledger: Ledger) -> Iterator[_Evidence]:
 
 
 def _evidence(path: str, document: JsonObject) -> _Evidence | None:
+    inner = document.get("document")
+    document = inner if isinstance(inner, dict) else document
     verdict = document.get("verdict")
     at = next(
         (
@@ -451,14 +453,19 @@ def _evidence(path: str, document: JsonObject) -> _Evidence | None:
     if not isinstance(verdict, str) or at is None:
         return None
     kind = str(document.get("kind") or path.split("/", 1)[0]).rstrip("s").lower()
-    if kind.startswith("verif"):
+    if "drill" in document:
+        kind = "drill"
+    elif kind.startswith("verif"):
         kind = "verify"
-    seconds = document.get("seconds")
+    seconds = document.get("seconds", _dict(document.get("measured")).get("rto_seconds"))
+    begun = _moment(document.get("started_at"))
+    if not isinstance(seconds, int | float):
+        seconds = (at - begun).total_seconds() if begun is not None else 0.0
     return _Evidence(
         kind,
         at,
         verdict.lower() in _PASSED,
-        float(seconds) if isinstance(seconds, int | float) else 0.0,
+        float(seconds),
         str(document.get("snapshot") or ""),
         verdict,
     )
@@ -1429,8 +1436,8 @@ def _quotas(situation: _Situation) -> Iterator[Check]:
             None,
         )
         for want, own in zip(wants, units, strict=True):
-            own = own if isinstance(own, int) else 0
-            yield _quota(want, usage, region, row, needed=needed, own=own)
+            more = own if isinstance(own, int) else 0
+            yield _quota(want, usage, region, row, needed=needed, own=more)
 
 
 def _quota(
