@@ -1,0 +1,576 @@
+"""Read a drill's YAML: what is wrong is told with file, line and what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from drills.model import (
+    ApproveStep,
+    CheckDeclaration,
+    CheckMaker,
+    DeployStep,
+    Drill,
+    DrillScope,
+    DrillStep,
+    FaultKind,
+    FaultStep,
+    Objective,
+    ParallelStep,
+    Phase,
+    RunStep,
+    SwitchKind,
+    SwitchStep,
+    TargetKind,
+    Verb,
+    VerbStep,
+    WaitStep,
+)
+from snapshots.errors import InputError, NotFoundError
+from snapshots.model import Json, JsonObject
+
+LONGEST = 256 * 1024  # bytes of a script
+_DEEPEST = 40
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}", re.ASCII)
+_STEPS = ("verb", "fault", "switch", "deploy", "wait", "approve", "run", "parallel")
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One value of the file, and where it stands."""
+
+    file: Path
+    line: int
+    path: str
+    value: bool | float | int | str | list[_Node] | dict[str, _Node] | None
+    lines: dict[str, int] = field(default_factory=dict)  # of the keys
+
+    def fail(self, what: str, remedy: str, *, line: int = 0) -> InputError:
+        where = f"{self.file}:{line or self.line}"
+        return InputError(what, where=f"{where} {self.path}".rstrip(), remedy=remedy)
+
+    def plain(self) -> Json:
+        """Give it without places."""
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, dict):
+            return {name: item.plain() for name, item in self.value.items()}
+        return self.value
+
+
+class _Table:
+    """A mapping while it is read: hands values out and knows what nobody asked for."""
+
+    def __init__(self, node: _Node, what: str) -> None:
+        if not isinstance(node.value, dict):
+            raise node.fail(f"{what} is not a mapping", "write lines like `name: value`")
+        self.node = node
+        self.what = what
+        self._values = node.value
+        self._asked: list[str] = []
+
+    def has(self, name: str) -> bool:
+        return name in self._values
+
+    def take(self, name: str) -> _Node | None:
+        self._asked.append(name)
+        found = self._values.get(name)
+        return None if found is None or found.value is None else found
+
+    def need(self, name: str, example: str) -> _Node:
+        found = self.take(name)
+        if found is None:
+            raise self.node.fail(f"{self.what} needs {name}", f"write {name}: {example}")
+        return found
+
+    def text(self, name: str, default: str | None = None, *, example: str = "…") -> str:
+        found = self.need(name, example) if default is None else self.take(name)
+        if found is None:
+            return default or ""
+        if not isinstance(found.value, str) or (default is None and not found.value.strip()):
+            raise found.fail(f"{name} is not a text", f'write {name}: "{example}"')
+        return found.value.strip() if name != "content" else found.value
+
+    def seconds(self, name: str, default: float | None = None) -> float | None:
+        found = self.take(name)
+        return default if found is None else _duration(found, name)
+
+    def number(self, name: str, default: float) -> float:
+        found = self.take(name)
+        if found is None:
+            return default
+        value = found.value
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise found.fail(f"{name} is not a number of zero or more", f"write {name}: 5")
+        if not math.isfinite(value):
+            raise found.fail(f"{name} is not finite", f"write {name}: 5")
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        found = self.take(name)
+        if found is None:
+            return False
+        if not isinstance(found.value, bool):
+            raise found.fail(f"{name} is neither true nor false", f"write {name}: true")
+        return found.value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        found = self.take(name)
+        if found is None:
+            return ()
+        items = found.value if isinstance(found.value, list) else [found]
+        out: list[str] = []
+        for item in items:
+            if not isinstance(item.value, str) or not item.value.strip():
+                raise item.fail(f"{name} holds something that is no text", f'write {name}: ["…"]')
+            out.append(item.value)
+        return tuple(out)
+
+    def items(self, name: str) -> list[_Node]:
+        found = self.take(name)
+        if found is None:
+            return []
+        if not isinstance(found.value, list):
+            raise found.fail(f"{name} is not a list", f"write {name}: and lines that begin with -")
+        return found.value
+
+    def object(self, name: str) -> JsonObject:
+        found = self.take(name)
+        if found is None:
+            return {}
+        plain = found.plain()
+        if not isinstance(plain, dict):
+            raise found.fail(f"{name} is not a mapping", f"write {name}: {{a: b}}")
+        return plain
+
+    def word(self, name: str, words: Iterable[str], default: str | None) -> str:
+        known = list(words)
+        found = self.need(name, known[0]) if default is None else self.take(name)
+        if found is None:
+            return default or ""
+        if found.value not in known:
+            near = difflib.get_close_matches(str(found.value), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+            raise found.fail(f"{name} cannot be {found.value!r}", hint)
+        return str(found.value)
+
+    def finish(self) -> None:
+        """Refuse what nobody asked for: a mistyped word must not be lost in silence."""
+        for name in self._values:
+            if name not in self._asked:
+                near = difflib.get_close_matches(name, self._asked, 1)
+                raise self.node.fail(
+                    f"{self.what} has no {name!r}",
+                    f"did you mean {near[0]}?" if near else f"known: {', '.join(self._asked)}",
+                    line=self.node.lines.get(name, 0),
+                )
+
+
+def _duration(node: _Node, name: str) -> float:
+    text = str(node.value) if not isinstance(node.value, bool) else ""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(a + b for a, b in parts) != text:
+        raise node.fail(
+            f"{name} is not a duration: {node.value!r}", f"write {name}: 90s, 15m or 1h"
+        )
+    return float(sum(float(amount) * _SECONDS[unit] for amount, unit in parts))
+
+
+# ------------------------------------------------------------------------------------- the file
+
+
+def read(file: Path, make: CheckMaker | None = None) -> Drill:
+    """Read one script and check it. Raises InputError.
+
+    `make` builds the checks once, so that their settings are validated, too.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"the script cannot be read: {error.strerror or error}",
+            where=str(file),
+            remedy="check the path, or see `muster drill list`",
+        ) from error
+    return parse(data, file, make)
+
+
+def parse(data: bytes, file: Path, make: CheckMaker | None = None) -> Drill:
+    """Check the text of a script that lies (or will lie) in `file`. Raises InputError."""
+    if len(data) > LONGEST:
+        raise InputError(
+            f"the script is longer than {LONGEST} bytes", where=str(file), remedy="split it"
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            "the script is not UTF-8", where=f"{file}:{line}", remedy="save it as UTF-8"
+        ) from error
+    drill = _drill(_Table(_tree(text, file), "a drill"), text, file)
+    if make is not None:
+        for declaration in (*drill.gate, *drill.checks):
+            try:
+                make(declaration)
+            except InputError as error:
+                raise InputError(
+                    error.what, where=f"{file}:{declaration.line}", remedy=error.remedy
+                ) from error
+    return drill
+
+
+def _tree(text: str, file: Path) -> _Node:
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise InputError(
+                    "the script uses an alias (*name)",
+                    where=f"{file}:{line}",
+                    remedy="write the value out: a script is read by people in a hurry",
+                )
+        found = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+        words = getattr(error, "problem", None) or "it cannot be read"
+        raise InputError(
+            f"the script is not YAML: {words}",
+            where=f"{file}{place}",
+            remedy="check the indentation and the quotes in that line",
+        ) from error
+    except RecursionError as error:
+        raise InputError(
+            "the script is nested too deeply", where=str(file), remedy="flatten it"
+        ) from error
+    if found is None:
+        raise InputError(
+            "the script is empty", where=str(file), remedy="begin with `title: …` (writing-drills)"
+        )
+    return _node(found, file, "", 0, yaml.SafeLoader(""))
+
+
+def _node(found: yaml.Node, file: Path, path: str, depth: int, loader: yaml.SafeLoader) -> _Node:
+    line = found.start_mark.line + 1 if found.start_mark else 1
+    if depth > _DEEPEST:
+        raise InputError(
+            "the script is nested too deeply", where=f"{file}:{line}", remedy="flatten it"
+        )
+    if isinstance(found, yaml.SequenceNode):
+        items = [
+            _node(item, file, f"{path}[{number}]", depth + 1, loader)
+            for number, item in enumerate(found.value, 1)
+        ]
+        return _Node(file, line, path, items)
+    if isinstance(found, yaml.MappingNode):
+        table: dict[str, _Node] = {}
+        lines: dict[str, int] = {}
+        for key, value in found.value:
+            at = key.start_mark.line + 1
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if not isinstance(name, str) or name in table:
+                what = "a name that is no text" if name is None else f"{name!r} twice"
+                raise InputError(
+                    f"the script has {what}", where=f"{file}:{at}", remedy="take one out"
+                )
+            lines[name] = at
+            inner = f"{path}.{name}" if path else name
+            table[name] = _node(value, file, inner, depth + 1, loader)
+        return _Node(file, line, path, table, lines)
+    try:
+        value = loader.construct_object(found)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(
+            "a value cannot be read", where=f"{file}:{line} {path}", remedy="put it in quotes"
+        ) from error
+    if value is not None and not isinstance(value, bool | int | float | str):
+        value = str(found.value)  # a date stays what was written
+    return _Node(file, line, path, value)
+
+
+# --------------------------------------------------------------------------------------- a drill
+
+
+def _drill(table: _Table, text: str, file: Path) -> Drill:
+    name = file.name.removesuffix(".yaml").removesuffix(".yml")
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"not a name for a drill: {name!r}",
+            where=str(file),
+            remedy="call the file like region-failover.yaml: a-z, 0-9 and -",
+        )
+    node = table.need("objective", "{rto: 15m, rpo: 1h}")
+    promised = _Table(node, "objective")
+    objective = Objective(promised.seconds("rto"), promised.seconds("rpo"))
+    promised.finish()
+    scope = DrillScope()
+    given = table.take("scope")
+    if given is not None:
+        limits = _Table(given, "scope")
+        scope = DrillScope(
+            limits.texts("only"), limits.text("primary", ""), limits.text("standby", "")
+        )
+        limits.finish()
+    target = TargetKind(table.word("target", TargetKind, None))
+    drill = Drill(
+        name=name,
+        title=table.text("title", example="Restore one resource"),
+        about=table.text("about", ""),
+        text=text,
+        file=file,
+        objective=objective,
+        scope=scope,
+        target=target,
+        limit=table.seconds("limit", 3600.0) or 3600.0,
+        blast_radius=table.text("blast_radius", example="one resource group of its own"),
+        cost_ceiling=table.number("cost_ceiling", 0.0),
+        approvers=table.texts("approvers"),
+        forced=table.flag("forced"),
+        gate=tuple(_check(item) for item in table.items("gate")),
+        steps=tuple(_step(item) for item in table.items("steps")),
+        checks=tuple(_check(item) for item in table.items("checks")),
+        clean_up=tuple(_step(item) for item in table.items("clean_up")),
+    )
+    table.finish()
+    _whole(drill, table.node)
+    return drill
+
+
+def _whole(drill: Drill, node: _Node) -> None:
+    if not drill.steps and not drill.checks:
+        raise node.fail("the drill does nothing", "write steps: or checks:")
+    if drill.target is TargetKind.SAME and not drill.approvers:
+        raise node.fail(
+            "a drill on the primary itself needs approvers", "write approvers: [who may say yes]"
+        )
+    seen: set[str] = set()
+    for step in walk((*drill.steps, *drill.clean_up)):
+        if step.name in seen:
+            raise node.fail(
+                f"two steps are called {step.name!r}", "give one of them a name:", line=step.line
+            )
+        seen.add(step.name)
+        isolated = isinstance(step, DeployStep) or (
+            isinstance(step, FaultStep) and step.fault is FaultKind.DELETE
+        )
+        if isolated and drill.target is not TargetKind.ISOLATED:
+            raise node.fail(
+                f"{step.name}: a drill deploys and deletes only in a target of its own",
+                "write target: isolated",
+                line=step.line,
+            )
+
+
+def walk(steps: Iterable[DrillStep]) -> Iterable[DrillStep]:
+    """Give every step, those of parallel groups after their group."""
+    for step in steps:
+        yield step
+        if isinstance(step, ParallelStep):
+            yield from walk(step.steps)
+
+
+def _check(node: _Node) -> CheckDeclaration:
+    table = _Table(node, "a check")
+    check = table.text("check", example="state")
+    found = CheckDeclaration(
+        check,
+        table.text("name", ""),
+        table.text("subject", ""),
+        table.object("with"),
+        node.line,
+    )
+    table.finish()
+    return found
+
+
+def _step(node: _Node) -> DrillStep:
+    table = _Table(node, "a step")
+    kinds = [kind for kind in _STEPS if table.has(kind)]
+    if len(kinds) != 1:
+        what = "two kinds at once" if kinds else "none of the known kinds"
+        raise node.fail(f"a step is of {what}", f"begin it with one of {', '.join(_STEPS)}")
+    kind = kinds[0]
+    word = _Node.plain(table.take(kind) or node)
+    default = f"{kind} {word}" if isinstance(word, str) else kind
+    name = table.text("name", default)
+    phase_text = table.word("phase", Phase, "") if kind != "parallel" else ""
+    phase = Phase(phase_text) if phase_text else None
+    step = _BUILDERS[kind](table, name[:120], phase)
+    table.finish()
+    return step
+
+
+def _verb(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    verb = Verb(table.word("verb", Verb, None))
+    if phase is None and verb in (Verb.RESTORE, Verb.RECOVER, Verb.REPLICATE, Verb.RECONSTRUCT):
+        phase = Phase.RESTORED
+    return VerbStep(
+        name=name,
+        verb=verb,
+        phase=phase,
+        only=table.texts("only"),
+        snapshot=table.text("snapshot", ""),
+        kinds=table.texts("kinds"),
+        line=table.node.line,
+    )
+
+
+def _fault(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    step = FaultStep(
+        name=name,
+        fault=FaultKind(table.word("fault", FaultKind, None)),
+        phase=phase,
+        only=table.texts("only"),
+        region=table.text("region", ""),
+        seconds=table.seconds("seconds", 0.0) or 0.0,
+        rule=table.object("rule"),
+        line=table.node.line,
+    )
+    needs = {
+        FaultKind.DELETE: ("only", bool(step.only), '["account/**"]'),
+        FaultKind.REGION_DOWN: ("region", bool(step.region), "swedencentral"),
+        FaultKind.RULE: ("rule", bool(step.rule), "{kind: error, status: 500}"),
+        FaultKind.CLOCK: ("seconds", step.seconds > 0, "48h"),
+    }
+    wanted, there, example = needs[step.fault]
+    if not there:
+        raise table.node.fail(f"fault {step.fault} needs {wanted}", f"write {wanted}: {example}")
+    return step
+
+
+def _switch(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    step = SwitchStep(
+        name=name,
+        switch=SwitchKind(table.word("switch", SwitchKind, None)),
+        phase=phase or Phase.SWITCHED,
+        resource=table.text("resource", ""),
+        api_version=table.text("api_version", ""),
+        body=table.object("body"),
+        url=table.text("url", ""),
+        path=table.text("path", ""),
+        content=table.text("content", ""),
+        keep=table.flag("keep"),
+        line=table.node.line,
+    )
+    lack: list[str] = []
+    match step.switch:
+        case SwitchKind.PATCH:
+            lack = [n for n in ("resource", "api_version", "body") if not getattr(step, n)]
+        case SwitchKind.WEBHOOK:
+            lack = [] if step.url else ["url"]
+            if step.url and not step.url.startswith("https://"):
+                raise table.node.fail("a webhook is not https", "write url: https://…")
+        case SwitchKind.FILE:
+            lack = [] if step.path else ["path"]
+            parts = Path(step.path).parts
+            if Path(step.path).is_absolute() or ".." in parts:
+                raise table.node.fail(
+                    "path leads out of the folder", "name a file below the configuration's folder"
+                )
+    if lack:
+        raise table.node.fail(f"switch {step.switch} needs {lack[0]}", f"write {lack[0]}: …")
+    return step
+
+
+def _deploy(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    return DeployStep(
+        name=name,
+        path=table.text("deploy", example="providers/…/accounts/probe-${drill}").strip("/"),
+        api_version=table.text("api_version", example="2025-09-01"),
+        body=table.object("body"),
+        phase=phase or Phase.RESTORED,
+        line=table.node.line,
+    )
+
+
+def _wait(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    seconds = table.seconds("wait") or 0.0
+    return WaitStep(name=name, seconds=seconds, phase=phase, line=table.node.line)
+
+
+def _approve(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    question = table.text("approve", example="Go on?")
+    return ApproveStep(
+        name=name, question=question, phase=phase or Phase.DECIDED, line=table.node.line
+    )
+
+
+def _run(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    command = table.texts("run")
+    if not command:
+        raise table.node.fail("run names no command", 'write run: ["program", "argument"]')
+    return RunStep(
+        name=name,
+        command=command,
+        limit=table.seconds("limit", 60.0) or 60.0,
+        phase=phase,
+        undo=table.texts("undo"),
+        read_only=table.flag("read_only"),
+        line=table.node.line,
+    )
+
+
+def _parallel(table: _Table, name: str, phase: Phase | None) -> DrillStep:
+    steps = tuple(_step(item) for item in table.items("parallel"))
+    if not steps:
+        raise table.node.fail("a parallel group is empty", "write steps below parallel:")
+    for step in steps:
+        if isinstance(step, ApproveStep):
+            raise table.node.fail(
+                "an approval stands in a parallel group", "ask before it", line=step.line
+            )
+    return ParallelStep(name=name, steps=steps, phase=phase, line=table.node.line)
+
+
+_BUILDERS: dict[str, Callable[[_Table, str, Phase | None], DrillStep]] = {
+    "verb": _verb,
+    "fault": _fault,
+    "switch": _switch,
+    "deploy": _deploy,
+    "wait": _wait,
+    "approve": _approve,
+    "run": _run,
+    "parallel": _parallel,
+}
+
+
+# -------------------------------------------------------------------------------------- shipped
+
+
+def shipped() -> dict[str, Path]:
+    """Give the scripts that come with muster, by name."""
+    folder = Path(str(files("drills").joinpath("scripts")))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def available(own: Path | None) -> dict[str, Path]:
+    """Give every script by name; one of the user's own folder goes before a shipped one."""
+    found = shipped()
+    if own is not None and own.is_dir():
+        found.update({file.stem: file for file in sorted(own.glob("*.yaml"))})
+    return found
+
+
+def find(name: str, own: Path | None) -> Path:
+    """Say which file a name (or a path to a file) means. Raises NotFoundError."""
+    known = available(own)
+    if name in known:
+        return known[name]
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, known, 1)
+    raise NotFoundError(
+        f"there is no drill called {name!r}",
+        where=str(own) if own is not None else "",
+        remedy=f"did you mean {near[0]}?" if near else "see `muster drill list`",
+    )
