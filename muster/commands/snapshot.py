@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from muster.wiring import Wiring
 from snapshots.errors import MusterError
 
 if TYPE_CHECKING:
-    from snapshots.cloud import BucketView
+    from snapshots.cloud import BucketView, Cloud
     from snapshots.ledger import Kept, Ledger
     from snapshots.model import Snapshot
     from snapshots.take import Progress
@@ -104,12 +105,18 @@ def keep_snapshot(
             options=options,
         )
         line.tell(f"keeping {len(snapshot.resources)} resources")
-        kept = ledger.commit(snapshot)
+        kept = ledger.commit(snapshot, trailers=_read_at(cloud, snapshot))
         warnings = [kept.pushed.warning] if kept.pushed is not None and not kept.pushed else []
         _mend_manifest(ledger, vault, previous)
         _keep_manifest(ledger, vault, snapshot, kept)
         bundle = _keep_bundle(ledger, vault, kept)
     return Taken(replace(snapshot, id=kept.commit), kept, bundle, tuple(warnings))
+
+
+def _read_at(cloud: Cloud, snapshot: Snapshot) -> dict[str, str]:
+    """Say when reading began by Azure's clock: audits hold Azure's records against it."""
+    now = cloud.server_time()
+    return {"Read-At": (now - timedelta(seconds=snapshot.seconds)).isoformat()} if now else {}
 
 
 def _teller(

@@ -264,7 +264,10 @@ def approve(
             _not_the_author(finding, approval.by)
             before = decisions.pending.get(finding.id)
             people = before.by if before is not None else ()
-            if not any(by.lower() != approval.by.lower() for by in people):
+            if approval.by.lower() in {by.lower() for by in people}:
+                waiting.append(finding.id)
+                continue
+            if not people:
                 files[f"{PENDING}{finding.id}.json"] = pretty(
                     {
                         "by": [approval.by],
@@ -287,6 +290,8 @@ def approve(
                 _expiring_document(finding, after, chosen, approval, approval.expires, now)
             )
         done.append(finding.id)
+    if not files:
+        return Approved(parent, (), tuple(waiting))
     trailers = _trailers(approval, done or waiting)
     seconds = [
         by for f in done for by in _people(decisions, f) if by.lower() != approval.by.lower()

@@ -102,12 +102,11 @@ def state_of(ledger: Ledger, kept: State, previous: Snapshot | None) -> State:
     if kept.live == previous.id and kept.swept_at is not None:
         return kept
     entry = ledger.entry(previous.id)
-    swept = entry.taken_at
-    if entry.trailers.get(READ):
-        try:
-            swept = datetime.fromisoformat(entry.trailers.get(SWEPT_AT, ""))
-        except ValueError:
-            swept = datetime.min.replace(tzinfo=UTC)
+    try:
+        name = SWEPT_AT if entry.trailers.get(READ) else READ_AT
+        swept = datetime.fromisoformat(entry.trailers.get(name, ""))
+    except ValueError:
+        swept = entry.taken_at
     return State(previous.id, swept, kept.base_at or swept, {}, kept.seen, previous.version)
 
 
