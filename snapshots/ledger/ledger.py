@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import difflib
-import hashlib
 import os
 import re
 import secrets
@@ -56,6 +55,7 @@ from snapshots.ledger.entries import (
     message_of,
 )
 from snapshots.ledger.folder import LOCK, broken, cure_locks_of_the_dead, make, sweep
+from snapshots.ledger.memory import Memory, grouped
 from snapshots.ledger.paths import (
     GAPS,
     REFERENCE,
@@ -359,7 +359,8 @@ class Ledger:
         self, snapshot: Snapshot, branch: str, started: float, trailers: Mapping[str, str]
     ) -> Kept:
         parent = self._tip(branch)
-        listing = self._git.start("ls-tree", "-r", "-z", parent) if parent else None
+        memory = Memory.read(self.path, parent) if parent else None
+        listing = self._git.start("ls-tree", "-r", "-z", parent) if parent and not memory else None
         now = self._clock.now().astimezone(UTC)
         identifier = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
         gaps = len(snapshot.gaps)
@@ -383,44 +384,61 @@ class Ledger:
                 **trailers,
             },
         )
+        written = unchanged = 0
         with Import(self._git, branch, parent, message, now) as stream:
-            old = self._listed(listing) if listing else {}
-            stale = len(old)
-            written = unchanged = 0
+            listed = self._listed(listing) if listing else {}
+            there = memory.files() if memory else listed
+            held: dict[str, str] = {}
             seen: dict[str, Key] = {}
-            sha1 = hashlib.sha1
-            for key, resource in snapshot.resources.items():
-                path = path_of(key)
-                if path in seen:
-                    raise InputError(
-                        f"two resources would share a path in the ledger: {seen[path]} and {key}"
-                    )
-                seen[path] = key
-                data = pretty(resource.document())
-                known = old.pop(path, "")
-                if known and sha1(b"blob %d\0%b" % (len(data), data)).hexdigest() == known:
-                    unchanged += 1
-                else:
-                    stream.put(path, data)
-                    written += 1
+            for group in grouped(snapshot.resources.values()):
+                if memory and (same := memory.groups.get(group.digest)):
+                    held[group.digest] = same
+                    unchanged += len(group.resources)
+                    continue
+                lines: list[str] = []
+                for resource in group.resources:
+                    path = path_of(resource.key)
+                    if path in seen:
+                        raise _shared(path, resource.key, seen[path])
+                    seen[path] = resource.key
+                    data = pretty(resource.document())
+                    blob = blob_id(data)
+                    lines.append(f"{blob} {path}")
+                    if there.get(path) == blob:
+                        unchanged += 1
+                    else:
+                        stream.put(path, data)
+                        written += 1
+                held[group.digest] = "\n".join(lines)
+            old = memory.without(held) if memory else there
+            for path, key in seen.items():
+                if not old.pop(path, "") and path in there:
+                    raise _shared(path, key)  # with one that is as it was
             more = {reference_path(n): pretty(value) for n, value in snapshot.reference.items()}
             hidden, stale_list = self._hidden(snapshot, parent, old)
             more[GAPS] = pretty(gap_documents(snapshot.gaps, stale_list))
+            rest: dict[str, str] = {}
             for path, data in more.items():
-                if old.pop(path, "") == blob_id(data):
+                rest[path] = blob_id(data)
+                if old.pop(path, "") == rest[path]:
                     unchanged += 1
                 else:
                     stream.put(path, data)
                     written += path != GAPS
             removed = 0
-            for path in old:
-                if path in hidden or not path.startswith((RESOURCES, REFERENCE)):
+            for path, blob in old.items():
+                # Reference data stays where there are gaps: it may be one of the failed reads.
+                if (
+                    path in hidden
+                    or not path.startswith((RESOURCES, REFERENCE))
+                    or (path.startswith(REFERENCE) and snapshot.gaps)
+                ):
+                    rest[path] = blob
                     continue
-                if path.startswith(REFERENCE) and snapshot.gaps:
-                    continue  # it may be one of the reads that failed
                 stream.put(path, None)
                 removed += 1
             commit, tree = stream.finish()
+        Memory(commit, held, rest).write(self.path)
         stale = len(hidden)
         return Kept(
             commit,
@@ -1121,6 +1139,10 @@ def _tracking(ref: str) -> str:
 
 def _fetch_muster() -> str:
     return f"+refs/muster/*:refs/remotes/{_REMOTE}/muster/*"
+
+
+def _shared(path: str, key: Key, other: Key | None = None) -> InputError:
+    return InputError(f"two resources would share a path in the ledger: {other or path} and {key}")
 
 
 def _pruned(name: str) -> NotFoundError:
