@@ -78,8 +78,7 @@ def command(
     sweep reads everything, each [audit] sweep and whenever the log has a hole. Findings and gaps
     together exit with 3: what was not read may be worse.
     """
-    from muster.report.audit_formats import FORMATS as WRITERS
-    from muster.report.audit_formats import file_name, writer
+    from muster.report.audit_formats import ReportFormat, write, write_all
     from muster.report.audit_text import lines
     from snapshots.audit.report_model import Severity
     from snapshots.audit.run import Wishes
@@ -91,27 +90,21 @@ def command(
             where="--format",
             remedy="name a folder with --output DIR",
         )
-    for name in chosen:
-        if name not in WRITERS:
-            raise InputError(
-                f"the format {name!r} is not there", remedy=f"use one of {', '.join(WRITERS)}"
-            )
+    wanted = [ReportFormat(name) for name in chosen]
+    least = Severity(fail_on) if fail_on else Severity.INFO
     with Wiring(invocation.settings(), invocation.environment) as wiring:
         report = run_audit(wiring, invocation, Wishes(scope=scopes, since=since, sweep=sweep))
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in chosen:
-            file = output / file_name(name)
-            file.write_text(writer(name)(report), encoding="utf-8", newline="\n")
+        for file in write_all(report, wanted, output, least=least):
             invocation.say(f"wrote {file}")
     elif chosen == ("text",):
         invocation.show(*lines(report))
     else:
-        click.echo(writer(chosen[0])(report), nl=False)
+        click.echo(write(report, wanted[0], least=least), nl=False)
     if output is not None or chosen != ("text",):
         for warning in report.warnings:
             invocation.warn(warning)
-    return exit_code(report, Severity(fail_on) if fail_on else None)
+    return exit_code(report, least)
 
 
 def exit_code(report: AuditReport, fail_on: object = None) -> int:
