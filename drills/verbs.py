@@ -1,0 +1,139 @@
+"""What a drill asks of the rest of muster: the verbs, a person, a sandbox's faults, a signature."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from drills.model import CheckMaker, Verb
+from snapshots.clock import Clock
+from snapshots.cloud import Cloud
+from snapshots.ledger import Ledger
+from snapshots.model import JsonObject, Snapshot
+from snapshots.steps import IdMap
+from snapshots.steps import Mapping as Substitutions
+from snapshots.vault import Vault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a restore came to."""
+
+    steps: int
+    detail: str  # one line
+    record: str = ""
+    ids: IdMap = field(default_factory=IdMap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstructed:
+    """What the vault alone gave back."""
+
+    snapshot: Snapshot
+    bundle: str
+    payloads: Mapping[str, int]  # digest -> size, of those that were re-read and proved
+    missing: tuple[str, ...]  # digests that are not there, or damaged
+
+
+class Verbs(Protocol):
+    """The verbs of the engine, as the wiring hands them in. Each raises MusterError."""
+
+    def able(self) -> frozenset[Verb]:
+        """Say which verbs there are."""
+        ...
+
+    def load(self, ref: str) -> Snapshot:
+        """Give a snapshot of the ledger, or for "live" the estate as it is now."""
+        ...
+
+    def look(self, subscription: str, groups: Sequence[str]) -> Snapshot:
+        """Read what is in some resource groups."""
+        ...
+
+    def restore(
+        self, snapshot: Snapshot, mapping: Substitutions, only: Sequence[str], *, dry: bool
+    ) -> Restored:
+        """Plan and, unless `dry`, apply. Raises when any step of the plan failed."""
+        ...
+
+    def replicate(self, *, dry: bool) -> Restored:
+        """Bring the standby in step."""
+        ...
+
+    def reconstruct(self) -> Reconstructed:
+        """Rebuild the newest snapshot from the vault, without the ledger."""
+        ...
+
+
+class Approver(Protocol):
+    """Who is asked."""
+
+    def ask(self, question: str, allowed: Sequence[str]) -> str:
+        """Give the name of who said yes. Raises RefusedError for a no, or when nobody is there."""
+        ...
+
+
+class Faults(Protocol):
+    """A sandbox's control API. There is none for the real Azure."""
+
+    def add(self, rule: JsonObject) -> None:
+        """Break something; `rule` holds an id of the drill's choosing."""
+        ...
+
+    def remove(self, id_: str) -> None:
+        """Mend it; nothing happens when it is not broken."""
+        ...
+
+    def advance(self, seconds: float) -> None:
+        """Move the sandbox's clock on."""
+        ...
+
+
+class Signer(Protocol):
+    """A configured SSH or GPG key."""
+
+    def sign(self, data: bytes) -> str:
+        """Give an armoured signature, "" when no key is configured."""
+        ...
+
+    def verify(self, data: bytes, signature: str) -> str:
+        """Say who signed. Raises DamagedStoreError when the signature does not hold."""
+        ...
+
+
+def _silent(_text: str) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """Everything a drill works with, handed in."""
+
+    estate: str
+    version: str
+    cloud: Cloud
+    clock: Clock
+    ledger: Ledger
+    vault: Vault
+    verbs: Verbs
+    make: CheckMaker
+    state: Path  # folder of run journals and of the stop switch
+    home: Path  # folder of the configuration: where `run` runs and files are switched
+    subscription: str
+    primary: str = ""
+    standby: str = ""
+    mapping: Substitutions = field(default_factory=Substitutions)  # primary -> standby
+    approver: Approver | None = None
+    faults: Faults | None = None
+    signer: Signer | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    tell: Callable[[str], None] = _silent
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def stop_file(self) -> Path:
+        """The one stop switch: while this file is there, no drill starts and running ones end."""
+        return self.state / "stop"
