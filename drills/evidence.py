@@ -1,0 +1,516 @@
+"""Evidence: written down, chained to the one before, signed, kept twice, and checked again."""
+
+from __future__ import annotations
+
+import html
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from drills.judge import judge
+from drills.model import DrillResult, Evidence
+from drills.verbs import Signer
+from snapshots.errors import (
+    ConcurrentError,
+    DamagedStoreError,
+    InputError,
+    MusterError,
+    NotFoundError,
+    StoreError,
+)
+from snapshots.ledger import EVIDENCE, Ledger
+from snapshots.model import Json, JsonObject, canonical, digest, pretty
+from snapshots.vault import Vault
+
+SCHEMA = "muster/evidence/1"
+FOLDER = "drills"
+_VAULT = "evidence/drills"
+_ATTEMPTS = 20
+
+
+def document_of(
+    result: DrillResult, *, interrupted: bool, versions: Mapping[str, str]
+) -> JsonObject:
+    """Write a result down as evidence keeps it, without its place in the chain."""
+    drill = result.drill
+    return {
+        "schema": SCHEMA,
+        "id": result.id,
+        "drill": drill.name,
+        "title": drill.title,
+        "script": {"sha256": digest(drill.text.encode()), "text": drill.text},
+        "mode": result.mode.value,
+        "seed": result.seed,
+        "estate": result.estate,
+        "versions": {"muster": result.version, **versions},
+        "started_at": _moment(result.started_at),
+        "finished_at": _moment(result.finished_at),
+        "interrupted": interrupted,
+        "verdict": result.verdict.value,
+        "reasons": list(result.reasons),
+        "findings": list(result.findings),
+        "objective": {"rto_seconds": drill.objective.rto, "rpo_seconds": drill.objective.rpo},
+        "blast_radius": drill.blast_radius,
+        "cost_ceiling": drill.cost_ceiling,
+        "snapshot": result.snapshot,
+        "mapping": result.mapping.document(),
+        "target": result.target,
+        "gate": [check.document() for check in result.gate],
+        "steps": [step.document() for step in result.steps],
+        "checks": [check.document() for check in result.checks],
+        "cleanup": result.clean_up.document(),
+        "approvals": list(result.approvals),
+        **result.measured.document(),
+    }
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sealed(document: JsonObject, previous: str) -> Evidence:
+    """Chain a document to the hash of the evidence before it ("" for the first)."""
+    body: JsonObject = {k: v for k, v in document.items() if k != "hash"}
+    body["previous"] = previous
+    # What is hashed is what a reader gets back: floats and all, once through JSON.
+    body = orjson.loads(canonical(body))
+    value = digest(canonical(body))
+    return Evidence(id=str(body.get("id", "")), document={**body, "hash": value}, hash=value)
+
+
+# -------------------------------------------------------------------------------------- keeping
+
+
+class EvidenceBook:
+    """The evidence on the ledger's `evidence` branch, with a copy in the vault."""
+
+    def __init__(self, ledger: Ledger, vault: Vault | None) -> None:
+        self._ledger = ledger
+        self._vault = vault
+
+    def keep(self, document: JsonObject, signer: Signer | None) -> Evidence:
+        """Chain, sign and keep; a second writer waits for its turn. Raises StoreError."""
+        for _ in range(_ATTEMPTS):
+            tip = self._ledger.tip(EVIDENCE)
+            known = self._documents(tip)
+            mine = known.get(str(document.get("id")))
+            if mine is not None:  # kept already, and then we were killed
+                return self._copied(mine, self._signature(tip, mine.id))
+            evidence = sealed(document, _last(known))
+            data = pretty(evidence.document)
+            if signer is not None:
+                evidence = replace(evidence, signature=signer.sign(data))
+            try:
+                self._ledger.put(
+                    EVIDENCE, self._files(evidence, data), _message(evidence), expected_parent=tip
+                )
+            except ConcurrentError:
+                continue
+            return self._copied(evidence, evidence.signature)
+        raise ConcurrentError(
+            "others write evidence all the time",
+            where=str(self._ledger.path),
+            remedy="run the command again",
+        )
+
+    def _files(self, evidence: Evidence, data: bytes) -> dict[str, bytes | None]:
+        base = f"{FOLDER}/{evidence.id}"
+        found: dict[str, bytes | None] = {
+            f"{base}.json": data,
+            f"{base}.html": page(evidence.document).encode(),
+        }
+        if evidence.signature:
+            found[f"{base}.sig"] = evidence.signature.encode()
+        return found
+
+    def _copied(self, evidence: Evidence, signature: str) -> Evidence:
+        """Copy it into the vault, where it is written once."""
+        evidence = replace(evidence, signature=signature)
+        if self._vault is not None:
+            there = set(self._vault.documents(f"{_VAULT}/{evidence.id}"))
+            for path, data in self._files(evidence, pretty(evidence.document)).items():
+                name = f"evidence/{path}"
+                if data is not None and name not in there:
+                    self._vault.keep_document(name, data)
+        return evidence
+
+    def _signature(self, tip: str, id_: str) -> str:
+        for path, data in self._ledger.files(tip, f"{FOLDER}/{id_}.sig"):
+            if path == f"{FOLDER}/{id_}.sig":
+                return data.decode("utf-8", "replace")
+        return ""
+
+    def _documents(self, tip: str) -> dict[str, Evidence]:
+        if not tip:
+            return {}
+        found: dict[str, Evidence] = {}
+        for path, data in self._ledger.files(tip, f"{FOLDER}/"):
+            if path.endswith(".json"):
+                evidence = opened(data, path)
+                found[evidence.id] = evidence
+        return found
+
+    def all(self) -> tuple[Evidence, ...]:
+        """Give every evidence in the order of the chain."""
+        return tuple(_in_order(self._documents(self._ledger.tip(EVIDENCE))))
+
+    def find(self, text: str) -> Evidence:
+        """Give the evidence of that id, prefix of an id, or "last". Raises NotFoundError."""
+        tip = self._ledger.tip(EVIDENCE)
+        known = self._documents(tip)
+        if text == "last" and known:
+            chosen = [list(_in_order(known))[-1].id]
+        else:
+            chosen = [text] if text in known else [id_ for id_ in known if id_.startswith(text)]
+        if len(chosen) != 1 or not text:
+            raise NotFoundError(
+                f"{'no' if not chosen else 'more than one'} evidence is called {text!r}",
+                remedy="see `muster drill list` for the drills that were run",
+            )
+        return replace(known[chosen[0]], signature=self._signature(tip, chosen[0]))
+
+    def check(self, evidence: Evidence, signer: Signer | None) -> Checked:
+        """Verify one evidence: its hash, chain, copies, signature and verdict."""
+        problems = list(problems_of(evidence))
+        known = self._documents(self._ledger.tip(EVIDENCE))
+        kept = known.get(evidence.id)
+        if kept is None:
+            problems.append("it is not on the ledger's evidence branch")
+        elif kept.document != evidence.document:
+            problems.append("it differs from the one on the ledger's evidence branch")
+        problems += _chain_problems(known, evidence)
+        problems += self._vault_problems(evidence)
+        signed, problem = _signed(evidence, signer)
+        if problem:
+            problems.append(problem)
+        found = judge(evidence.document)
+        return Checked(evidence, found.verdict.value, found.reasons, signed, tuple(problems))
+
+    def _vault_problems(self, evidence: Evidence) -> Iterator[str]:
+        if self._vault is None:
+            return
+        name = f"{_VAULT}/{evidence.id}.json"
+        try:
+            data = self._vault.read_document(name).data
+        except NotFoundError:
+            yield "the vault has no copy of it"
+            return
+        if data != pretty(evidence.document):
+            yield "it differs from the copy in the vault"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of verifying an evidence."""
+
+    evidence: Evidence
+    verdict: str  # computed again from what was recorded
+    reasons: tuple[str, ...]
+    signed_by: str  # "" when it is not signed, or no key to verify with is known
+    problems: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.problems
+
+
+def opened(data: bytes, where: str) -> Evidence:
+    """Read an evidence's JSON. Raises InputError when it is none."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InputError(
+            "not evidence: it is not JSON", where=where, remedy="name a drill's evidence"
+        ) from error
+    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
+        raise InputError("not evidence", where=where, remedy="name a drill's evidence")
+    value = document.get("hash")
+    known = value if isinstance(value, str) else ""
+    return Evidence(id=document["id"], document=document, hash=known)
+
+
+def problems_of(evidence: Evidence) -> Iterator[str]:
+    """Say what speaks against an evidence by itself: its hash, its script, its verdict."""
+    document = evidence.document
+    body: JsonObject = {k: v for k, v in document.items() if k != "hash"}
+    if digest(canonical(body)) != document.get("hash"):
+        yield "its hash does not fit: it was changed after it was written"
+    script = document.get("script")
+    text = script.get("text") if isinstance(script, dict) else None
+    if (
+        not isinstance(script, dict)
+        or not isinstance(text, str)
+        or digest(text.encode()) != script.get("sha256")
+    ):
+        yield "the copy of the script does not fit its digest"
+    found = judge(document)
+    if found.verdict.value != document.get("verdict"):
+        yield f"what was recorded says {found.verdict}, and not {document.get('verdict')}"
+
+
+def _chain_problems(known: Mapping[str, Evidence], evidence: Evidence) -> Iterator[str]:
+    by_hash = {e.hash: e for e in known.values()}
+    at, seen = evidence, set[str]()
+    while previous := at.document.get("previous"):
+        if not isinstance(previous, str) or previous in seen:
+            yield f"the chain is broken at {at.id}: it leads nowhere"
+            return
+        seen.add(previous)
+        found = by_hash.get(previous)
+        if found is None:
+            yield f"the chain is broken at {at.id}: the evidence before it is missing or changed"
+            return
+        body: JsonObject = {k: v for k, v in found.document.items() if k != "hash"}
+        if digest(canonical(body)) != previous:
+            yield f"the chain is broken: {found.id} was changed after it was written"
+            return
+        at = found
+    later = [e for e in known.values() if e.document.get("previous") == evidence.hash]
+    last = not later and len(known) > 1
+    if last and _last(known) != evidence.hash and evidence.id in known:
+        yield "no later evidence names it: it was exchanged"
+
+
+def _last(known: Mapping[str, Evidence]) -> str:
+    """Give the hash that no other evidence names, "" when there is none."""
+    named = {e.document.get("previous") for e in known.values()}
+    tails = sorted(
+        (str(e.document.get("finished_at")), e.hash) for e in known.values() if e.hash not in named
+    )
+    return tails[-1][1] if tails else ""
+
+
+def _in_order(known: Mapping[str, Evidence]) -> Iterator[Evidence]:
+    after: dict[str, list[Evidence]] = {}
+    hashes = {e.hash for e in known.values()}
+    for e in known.values():
+        previous = str(e.document.get("previous", ""))
+        after.setdefault(previous if previous in hashes else "", []).append(e)
+    queue, seen = sorted(after.get("", []), key=lambda e: e.id), set[str]()
+    while queue:
+        at = queue.pop(0)
+        if at.id in seen:
+            continue
+        seen.add(at.id)
+        yield at
+        queue = sorted(after.get(at.hash, []), key=lambda e: e.id) + queue
+
+
+def _signed(evidence: Evidence, signer: Signer | None) -> tuple[str, str]:
+    if signer is None:
+        return "", ""
+    if not evidence.signature:
+        return "", "it is not signed, and a key is configured" if signer.sign(b"") else ""
+    try:
+        return signer.verify(pretty(evidence.document), evidence.signature), ""
+    except MusterError as error:
+        return "", error.what
+
+
+def _message(evidence: Evidence) -> str:
+    return f"Drill {evidence.document.get('drill')}: {evidence.document.get('verdict')}"
+
+
+# -------------------------------------------------------------------------------------- signing
+
+
+class GitSigner:
+    """Signs as Git does: with the key that `user.signingkey` and `gpg.format` name.
+
+    Looked up in the ledger's own Git configuration, so that nothing new must be set up.
+    """
+
+    def __init__(self, ledger: Path) -> None:
+        self._ledger = ledger
+        self._key = self._setting("user.signingkey")
+        self._format = self._setting("gpg.format") or "openpgp"
+
+    def _setting(self, name: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(self._ledger), "config", "--get", name],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=30,
+        )
+        return done.stdout.strip()
+
+    def sign(self, data: bytes) -> str:
+        """Give an armoured signature, "" when no key is configured. Raises StoreError."""
+        if not self._key:
+            return ""
+        if self._format == "ssh":
+            key = str(Path(self._key).expanduser())
+            return self._tool(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", "muster"], data)
+        words = ["gpg", "--batch", "--yes", "--armor", "--detach-sign", "--local-user", self._key]
+        return self._tool(words, data)
+
+    def verify(self, data: bytes, signature: str) -> str:
+        """Say who signed. Raises DamagedStoreError when the signature does not hold."""
+        with tempfile.TemporaryDirectory(prefix="muster-sig-") as folder:
+            file = Path(folder) / "signature"
+            file.write_text(signature, "utf-8")
+            if "BEGIN SSH SIGNATURE" in signature:
+                return self._verify_ssh(data, file)
+            content = Path(folder) / "content"
+            content.write_bytes(data)
+            self._tool(["gpg", "--batch", "--verify", str(file), str(content)], b"")
+            return self._key or "a key of the key ring"
+
+    def _verify_ssh(self, data: bytes, file: Path) -> str:
+        allowed = self._setting("gpg.ssh.allowedSignersFile")
+        if not allowed:
+            self._tool(
+                ["ssh-keygen", "-Y", "check-novalidate", "-n", "muster", "-s", str(file)], data
+            )
+            return "somebody (gpg.ssh.allowedSignersFile is not set)"
+        signers = str(Path(allowed).expanduser())
+        found = self._tool(
+            ["ssh-keygen", "-Y", "find-principals", "-f", signers, "-s", str(file)], b""
+        )
+        who = found.split("\n")[0].strip()
+        words = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", who, "-n", "muster"]
+        self._tool([*words, "-s", str(file)], data)
+        return who
+
+    def _tool(self, words: Sequence[str], data: bytes) -> str:
+        verifying = "sign" not in words and "--detach-sign" not in words
+        try:
+            done = subprocess.run(
+                list(words), input=data, capture_output=True, check=False, timeout=60
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise StoreError(
+                f"{words[0]} cannot be run", remedy=f"install {words[0]}, or unset user.signingkey"
+            ) from error
+        if done.returncode == 0:
+            return done.stdout.decode("utf-8", "replace")
+        if verifying:
+            raise DamagedStoreError(
+                "its signature does not hold: it was changed, or signed by a key nobody vouches for"
+            )
+        raise StoreError(
+            f"{words[0]} did not sign the evidence",
+            where=self._key,
+            remedy="check user.signingkey; a pass phrase must be held by an agent",
+        )
+
+
+# ----------------------------------------------------------------------------------------- html
+
+_FACTS = (
+    "id",
+    "estate",
+    "mode",
+    "seed",
+    "started_at",
+    "finished_at",
+    "snapshot",
+    "target",
+    "rto_seconds",
+    "rpo_seconds",
+    "calls",
+    "cost_estimate",
+    "previous",
+    "hash",
+)
+_STYLE = """
+:root{color-scheme:light dark;--ok:#1a7f37;--bad:#b3261e;--open:#8a5a00}
+@media(prefers-color-scheme:dark){:root{--ok:#4ac26b;--bad:#ff8a80;--open:#e3b341}}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;width:100%;display:block;overflow-x:auto}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8886;vertical-align:top}
+.passed,.done,.clean{color:var(--ok)}.failed,.left{color:var(--bad)}
+.not-run,.not-proved,.skipped,.interrupted,.unknown,.kept{color:var(--open)}
+pre{overflow-x:auto;padding:1rem;border:1px solid #8886}
+"""
+
+
+def page(document: Mapping[str, Json]) -> str:
+    """Write an evidence as one self-contained page: no script, nothing is fetched."""
+    title = f"Drill: {_e(document.get('title'))}"
+    verdict = str(document.get("verdict", ""))
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        '<meta name=viewport content="width=device-width,initial-scale=1">',
+        f"<title>{title}</title><style>{_STYLE}</style><main><h1>{title}</h1>",
+        f"<p>Verdict: <strong class={verdict.replace(' ', '-')}>{_e(verdict)}</strong></p>",
+    ]
+    reasons = [*_list(document, "reasons"), *_list(document, "findings")]
+    if reasons:
+        parts.append("<ul>" + "".join(f"<li>{_e(r)}</li>" for r in reasons) + "</ul>")
+    rows = [(name.replace("_", " "), document.get(name)) for name in _FACTS]
+    parts.append(_table(("what", ""), [(_e(a), _e(b)) for a, b in rows]))
+    for name in ("gate", "checks"):
+        parts.append(f"<h2>{name.capitalize()}</h2>")
+        parts.append(
+            _table(
+                ("check", "subject", "state", "broken copy", "detail"),
+                [
+                    (
+                        _e(c.get("name")),
+                        _e(c.get("subject")),
+                        _state(c.get("state")),
+                        _e(c.get("negative_control")),
+                        _e(c.get("detail")),
+                    )
+                    for c in _rows(document, name)
+                ],
+            )
+        )
+    parts.append("<h2>Steps</h2>")
+    parts.append(
+        _table(
+            ("step", "kind", "state", "seconds", "critical", "detail"),
+            [
+                (
+                    _e(s.get("name")),
+                    _e(s.get("kind")),
+                    _state(s.get("state")),
+                    _e(s.get("seconds")),
+                    "yes" if s.get("critical") is True else "",
+                    _e(s.get("detail")),
+                )
+                for s in _rows(document, "steps")
+            ],
+        )
+    )
+    clean_up = document.get("cleanup")
+    if isinstance(clean_up, dict):
+        parts.append(f"<h2>Clean-up</h2><p>{_state(clean_up.get('state'))}</p><ul>")
+        for name in ("removed", "left", "proof"):
+            parts += [f"<li>{name}: {_e(text)}</li>" for text in _list(clean_up, name)]
+        parts.append("</ul>")
+    script = document.get("script")
+    if isinstance(script, dict):
+        parts.append(f"<h2>Script</h2><pre>{_e(script.get('text'))}</pre>")
+    return "\n".join([*parts, "</main></html>", ""])
+
+
+def _e(value: Json) -> str:
+    return html.escape("" if value is None else str(value))
+
+
+def _state(value: Json) -> str:
+    return f"<span class={_e(value).replace(' ', '-') or 'unknown'}>{_e(value)}</span>"
+
+
+def _list(document: Mapping[str, Json], name: str) -> list[Json]:
+    value = document.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _rows(document: Mapping[str, Json], name: str) -> list[JsonObject]:
+    return [row for row in _list(document, name) if isinstance(row, dict)]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    titles = "".join(f"<th scope=col>{title}</th>" for title in head)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
