@@ -558,6 +558,7 @@ class Record:
     outcomes: tuple[Outcome, ...] = ()
     ids: IdMap = field(default_factory=IdMap)
     finished_at: datetime | None = None
+    replans: int = 0  # how often the rest was planned anew from what was there
 
     def last(self, step: str) -> Outcome | None:
         """Give the newest outcome of a step, None before its first."""

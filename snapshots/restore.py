@@ -1,0 +1,595 @@
+"""From a snapshot back to a working estate: prepare a plan, check its gates, apply it, prove it.
+
+The proof is a second look: the target is taken again and compared with the mapped snapshot. What
+differs still is told; nothing that differs is a restore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Protocol
+
+from snapshots import steps as nouns
+from snapshots.apply import THREADS, Secret, Tell, apply, ids_of, no_secret, undo
+from snapshots.clock import Clock
+from snapshots.cloud import Cloud
+from snapshots.cloud.place import Place, Plane
+from snapshots.compare import compare
+from snapshots.errors import InputError
+from snapshots.gates import GateResult, check_gates
+from snapshots.kinds import BY_NAME, KINDS
+from snapshots.kinds.base import SUBSCRIPTION, By, Kind
+from snapshots.kinds.fields import location
+from snapshots.kinds.links import Links
+from snapshots.kinds.openai import is_fine_tuned
+from snapshots.mapping import Translated, adopt, logical, take_at, translate
+from snapshots.model import (
+    Change,
+    ChangeType,
+    Key,
+    Resource,
+    Snapshot,
+)
+from snapshots.plan import (
+    Context,
+    Estimates,
+    chosen,
+    plan,
+    recoverable,
+)
+from snapshots.records import Journal, Records
+from snapshots.secrets import Fingerprints
+from snapshots.steps import (
+    Action,
+    Keep,
+    Plan,
+    Record,
+    Step,
+    StepState,
+    Substitution,
+    token,
+)
+from snapshots.take import Payloads as Keeper
+from snapshots.take import Progress, Scope, TakeOptions, take
+from snapshots.writing import Payloads
+
+
+class Store(Payloads, Keeper, Protocol):
+    """Where payloads come from, and where those of the target are kept before it is changed."""
+
+    def has(self, sha256: str) -> bool:
+        """Whether a payload is kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What shall be restored, and where to."""
+
+    snapshot: Snapshot
+    target: str  # in words: "same", "standby eastus2", a scope
+    mapping: nouns.Mapping = field(default_factory=nouns.Mapping)
+    only: tuple[str, ...] = ()  # keys, ends of keys or globs; empty: all
+    prune: bool = False  # delete what the snapshot has not
+    regions: tuple[str, ...] = ()  # of the snapshot's accounts; empty: all
+    secrets: Mapping[str, str] = field(default_factory=dict)  # key or glob -> reference
+    keep: Keep = Keep.BASELINE
+    threads: int = THREADS
+    estimates: Estimates = field(default_factory=Estimates)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a restore works with."""
+
+    cloud: Cloud
+    store: Store
+    fingerprints: Fingerprints
+    clock: Clock
+    version: str
+    secret: Secret = no_secret
+    progress: Callable[[Progress], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with what it was made from."""
+
+    plan: Plan
+    wanted: Mapping[Key, Resource]  # logical, in the target's names
+    target: Snapshot  # as it was taken
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore came to."""
+
+    record: Record
+    remaining: tuple[Change, ...]  # between the mapped snapshot and the target, after all
+    calls: int  # requests sent for the steps
+    seconds: float
+    stopped: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every step is done and no change is left."""
+        return not self.remaining and not self.stopped
+
+
+# ------------------------------------------------------------------------------------- prepare
+
+
+def prepare(request: Request, tools: Tools, *, first: int = 1) -> Prepared:
+    """Look at the target and give the plan that brings the snapshot there. Changes nothing.
+
+    Raises InputError when nothing that was named is in the snapshot, or two accounts become one.
+    """
+    source = _selected_regions(request.snapshot, request.regions)
+    translated = translate(source, request.mapping)
+    named = _named(request, translated)
+    target = _look(request, tools, translated, named)
+    wanted, there, context, _ = _compared(request, tools, translated, target, named)
+    before = replace(target, resources=there)
+    after = replace(translated.snapshot, resources=wanted)
+    changes = list(compare(before, after, list_identity))
+    soft = _soft_deleted(tools.cloud, changes)
+    context = replace(context, soft_deleted=soft, first=first)
+    made = plan(changes, context)
+    return Prepared(made, wanted, target, request)
+
+
+def remaining(prepared: Prepared, tools: Tools) -> tuple[Change, ...]:
+    """Take the target again and give what still differs: nothing, if all is well.
+
+    What cannot be brought back is named in the plan and does not count; what is in the target
+    besides is left there, and counts only under `prune`.
+    """
+    request = prepared.request
+    source = _selected_regions(request.snapshot, request.regions)
+    translated = translate(source, request.mapping)
+    named = _named(request, translated)
+    target = _look(request, tools, translated, named)
+    # What was found to be lost beforehand stays so: it must not be forgotten by its absence.
+    lost = {entry.key for entry in prepared.plan.not_restorable}
+    wanted, there, _, _ = _compared(request, tools, translated, target, named)
+    settled = {
+        key: prepared.wanted[key] if key in lost and key in prepared.wanted else resource
+        for key, resource in wanted.items()
+        if key not in lost or key in prepared.wanted
+    }
+    before = replace(target, resources=there)
+    after = replace(translated.snapshot, resources=settled)
+    return tuple(
+        change
+        for change in compare(before, after, list_identity)
+        if change.type is not ChangeType.REMOVED or request.prune
+    )
+
+
+def _selected_regions(snapshot: Snapshot, regions: Sequence[str]) -> Snapshot:
+    """Keep the accounts of some regions, what is in them, and the groups that hold them."""
+    if not regions:
+        return snapshot
+    names = {location(region) for region in regions}
+    accounts = {
+        key.path[:3]
+        for key, resource in snapshot.resources.items()
+        if key.kind == "account" and location(str(resource.body.get("location"))) in names
+    }
+    groups = {path[:2] for path in accounts}
+
+    def kept(key: Key) -> bool:
+        if len(key.path) >= 3 and key.path[:3] in accounts:
+            return True
+        if key.kind == "resource-group":
+            return key.path in groups
+        # What hangs on a group goes with it; of a subscription's own nothing goes elsewhere.
+        return len(key.path) == 3 and BY_NAME[key.kind].attached and key.path[:2] in groups
+
+    return replace(snapshot, resources={k: r for k, r in snapshot.resources.items() if kept(k)})
+
+
+def _named(request: Request, translated: Translated) -> frozenset[Key] | None:
+    """Give the keys in the target that were asked for, None for all. Raises InputError."""
+    if not request.only:
+        return None
+    found = frozenset(to for key, to in translated.keys.items() if chosen(request.only, to, key))
+    for pattern in request.only:
+        if not any(chosen((pattern,), to, key) for key, to in translated.keys.items()):
+            raise InputError(
+                f"nothing in the snapshot is called {pattern}",
+                where="--only",
+                remedy="`muster show SNAPSHOT` lists the keys; a glob such as deployment/* works",
+            )
+    return found
+
+
+def _look(
+    request: Request, tools: Tools, translated: Translated, named: frozenset[Key] | None
+) -> Snapshot:
+    """Take the part of the target that matters."""
+    wanted = translated.snapshot.resources
+    keys = wanted.keys() if named is None else named
+    tops = {key.path[:3] for key in keys if len(key.path) >= 3 and _in_account(key)}
+    tops |= {key.path for key in keys if key.kind == "account"}
+    groups: dict[tuple[str, str], set[str]] = {}
+    for subscription, group, account in tops:
+        groups.setdefault((subscription, group), set()).add(account)
+    for key in keys:
+        if len(key.path) >= 2 and not _in_account(key) and "/" not in key.path[1]:
+            groups.setdefault((key.path[0], key.path[1]), set())
+    nobody = ("",)  # a group of which only the group itself matters
+    scopes = [
+        Scope(subscription, (group,), tuple(sorted(accounts)) or nobody)
+        for (subscription, group), accounts in sorted(groups.items())
+        if group
+    ]
+    if not scopes:
+        subscriptions = sorted({key.path[0] for key in keys})
+        scopes = [Scope(subscription, accounts=nobody) for subscription in subscriptions]
+    kinds = KINDS if named is None else _kinds_for(named, wanted)
+    options = TakeOptions(threads=request.threads, reference=False)
+    return take(
+        request.snapshot.estate,
+        scopes,
+        tools.cloud,
+        fingerprints=tools.fingerprints,
+        clock=tools.clock,
+        version=tools.version,
+        previous=request.snapshot,
+        payloads=tools.store,
+        progress=tools.progress,
+        options=options,
+        kinds=kinds,
+    )
+
+
+def _in_account(key: Key) -> bool:
+    kind = BY_NAME.get(key.kind)
+    if kind is None or len(key.path) < 3:
+        return False
+    if kind.attached:
+        return len(key.path) > 3 and "/" not in key.path[2]
+    return True
+
+
+def _kinds_for(named: Iterable[Key], wanted: Mapping[Key, Resource]) -> tuple[Kind, ...]:
+    """Give the kinds that must be read: those named, what holds them and what they refer to."""
+    names: set[str] = {"resource-group", "account"}
+    at = {key.kind for key in named}
+    # A whole account or project that is named stands for what is in it.
+    while at:
+        name = at.pop()
+        if name in names and name not in {"resource-group", "account"}:
+            continue
+        names.add(name)
+        kind = BY_NAME[name]
+        further = {r.kind for r in kind.references if r.kind} | set()
+        if kind.parent != SUBSCRIPTION:
+            further.add(kind.parent)
+        at |= further - names
+    assert wanted is not None
+    return tuple(kind for kind in KINDS if kind.name in names)
+
+
+def _compared(
+    request: Request,
+    tools: Tools,
+    translated: Translated,
+    target: Snapshot,
+    named: frozenset[Key] | None,
+) -> tuple[dict[Key, Resource], dict[Key, Resource], Context, frozenset[tuple[str, str]]]:
+    """Give both sides of the comparison, ready, and the context of a plan for it."""
+    here = logical(target.resources)
+    wanted, adopted = adopt(translated.snapshot.resources, here)
+    if named is not None:
+        keys = _with_needs(named, wanted, here)
+        wanted = {key: wanted[key] for key in keys}
+        here_compared = {k: r for k, r in here.items() if k in keys}
+    else:
+        here_compared = here
+    models = _models(tools, target, wanted)
+    can = recoverable(wanted, here_compared, models=models, hidden=target.hidden)
+    substitutions = tuple(
+        s
+        for s in sorted({*translated.substitutions, *adopted}, key=_substitution)
+        if s.key in can.wanted
+    )
+    context = Context(
+        estate=request.snapshot.estate,
+        snapshot=request.snapshot.id,
+        target=request.target,
+        version=tools.version,
+        now=tools.clock.now(),
+        wanted=can.wanted,
+        there=here,
+        sources=translated.sources,
+        mapping=request.mapping,
+        substitutions=substitutions,
+        not_restorable=can.not_restorable,
+        only=request.only,
+        prune=request.prune,
+        secrets=request.secrets,
+        estimates=request.estimates,
+        threads=request.threads,
+    )
+    return can.wanted, can.there, context, models
+
+
+def _substitution(entry: Substitution) -> tuple[Key, str, str]:
+    return entry.key, entry.path, entry.after
+
+
+def _with_needs(
+    named: frozenset[Key], wanted: Mapping[Key, Resource], there: Mapping[Key, Resource]
+) -> frozenset[Key]:
+    """Add what the named ones need and the target has not: a policy, a file, the account."""
+    with_tokens = {
+        key: replace(resource, id=token(key))
+        if BY_NAME[key.kind].plane is not Plane.ARM
+        else resource
+        for key, resource in wanted.items()
+        if key.kind in BY_NAME
+    }
+    refers: dict[Key, set[Key]] = {}
+    for link in Links(with_tokens).all:
+        if link.target is not None and link.reference.by is not By.PRINCIPAL:
+            refers.setdefault(link.source, set()).add(link.target)
+    found = set(named)
+    at = list(named)
+    while at:
+        key = at.pop()
+        needed = set(refers.get(key, ()))
+        kind = BY_NAME[key.kind]
+        if kind.parent != SUBSCRIPTION:
+            needed.add(Key(kind.parent, key.path[:-1]))
+        elif kind.name == "account":
+            needed.add(Key("resource-group", key.path[:2]))
+        for need in needed:
+            if need in wanted and need not in there and need not in found:
+                found.add(need)
+                at.append(need)
+    return frozenset(found)
+
+
+def _models(
+    tools: Tools, target: Snapshot, wanted: Mapping[Key, Resource]
+) -> frozenset[tuple[str, str]]:
+    """Give the fine-tuned models that can be deployed, by the account that has their weights."""
+    found: set[tuple[str, str]] = set()
+    for key in target.resources:
+        if key.kind == "fine-tuned-model":
+            account = target.resources.get(Key("account", key.path[:3]))
+            if account is not None:
+                found.add((account.id.lower(), key.name))
+    asked: dict[tuple[str, str], set[str]] = {}
+    for key, resource in wanted.items():
+        model = take_at(resource.body, "/properties/model") if key.kind == "deployment" else None
+        if not isinstance(model, dict) or not is_fine_tuned(str(model.get("name") or "")):
+            continue
+        source = str(model.get("source") or "").lower().strip("/").split("/")
+        if len(source) >= 8:
+            asked.setdefault((source[1], source[3]), set()).add(source[7])
+    scopes = [
+        Scope(subscription, (group,), tuple(sorted(accounts)))
+        for (subscription, group), accounts in sorted(asked.items())
+    ]
+    if not scopes:
+        return frozenset(found)
+    seen = take(
+        target.estate,
+        scopes,
+        tools.cloud,
+        fingerprints=tools.fingerprints,
+        clock=tools.clock,
+        version=tools.version,
+        options=TakeOptions(reference=False, payloads=False),
+        kinds=(BY_NAME["account"], BY_NAME["fine-tuned-model"]),
+    )
+    for key in seen.resources:
+        if key.kind == "fine-tuned-model":
+            found.add((seen.resources[Key("account", key.path[:3])].id.lower(), key.name))
+    return frozenset(found)
+
+
+def _soft_deleted(cloud: Cloud, changes: Iterable[Change]) -> dict[Key, str]:
+    """Give the accounts to be made whose name a soft-deleted one still holds, with its region."""
+    wanted = {
+        change.key
+        for change in changes
+        if change.type is ChangeType.ADDED and change.key.kind == "account"
+    }
+    found: dict[Key, str] = {}
+    for subscription in sorted({key.path[0] for key in wanted}):
+        path = f"/subscriptions/{subscription}/providers/Microsoft.CognitiveServices"
+        listed = cloud.list(
+            Place(Plane.ARM, "", subscription, ""),
+            f"{path}/deletedAccounts",
+            params={"api-version": BY_NAME["account"].api_version},
+            kind="deleted-account",
+        )
+        for wire in listed:
+            parts = str(wire.get("id") or "").lower().split("/")
+            if "resourcegroups" not in parts or "locations" not in parts:
+                continue
+            group = parts[parts.index("resourcegroups") + 1]
+            region = parts[parts.index("locations") + 1]
+            key = Key("account", (subscription, group, parts[-1]))
+            if key in wanted:
+                found[key] = location(region)
+    return found
+
+
+def list_identity(kind: str) -> Mapping[str, tuple[str, ...]]:
+    """Give the lists of a kind whose order means nothing, and what tells their items apart."""
+    found = BY_NAME.get(kind)
+    if found is None:
+        return {}
+    return {f"{items.path}[]": items.by for items in found.fields.items}
+
+
+# --------------------------------------------------------------------------------------- apply
+
+
+def gates(prepared: Prepared, tools: Tools) -> tuple[GateResult, ...]:
+    """Ask beforehand what would stop the plan half way. Only reads."""
+    return check_gates(
+        prepared.plan,
+        tools.cloud,
+        has_payload=tools.store.has,
+        secret=tools.secret,
+        there=prepared.target.resources,
+        source=prepared.request.snapshot,
+    )
+
+
+def execute(
+    prepared: Prepared,
+    tools: Tools,
+    records: Records,
+    *,
+    stop: Event | None = None,
+    tell: Tell | None = None,
+) -> Restored:
+    """Apply a plan, then take the target again and say what is left. Gates are the caller's."""
+    with records.begin(prepared.plan, ids_of(prepared.target.resources)) as journal:
+        return _carried_out(prepared, tools, journal, stop, tell)
+
+
+def resume(
+    request: Request,
+    tools: Tools,
+    records: Records,
+    record: str,
+    *,
+    stop: Event | None = None,
+    tell: Tell | None = None,
+) -> Restored:
+    """Go on with a record after a crash, a stop or a repaired cause; then prove it."""
+    with records.open(record) as journal:
+        prepared = _as_recorded(request, journal.record)
+        return _carried_out(prepared, tools, journal, stop, tell)
+
+
+def _as_recorded(request: Request, record: Record) -> Prepared:
+    """What the record was made from, without looking at the target again: its plan counts."""
+    source = _selected_regions(request.snapshot, request.regions)
+    translated = translate(source, request.mapping)
+    wanted: dict[Key, Resource] = dict(translated.snapshot.resources)
+    for step in record.plan.steps:
+        if step.after is not None:
+            wanted[step.key] = step.after
+    lost = {n.key for n in record.plan.not_restorable}
+    kept = {k: r for k, r in wanted.items() if k not in lost or _written(record, k)}
+    target = replace(request.snapshot, resources={}, gaps=())
+    return Prepared(record.plan, kept, target, request)
+
+
+def _written(record: Record, key: Key) -> bool:
+    return any(step.key == key and step.after is not None for step in record.plan.steps)
+
+
+def _carried_out(
+    prepared: Prepared,
+    tools: Tools,
+    journal: Journal,
+    stop: Event | None,
+    tell: Tell | None,
+) -> Restored:
+    begun = tools.clock.now()
+    before = tools.cloud.calls.snapshot().made
+    stop = stop or Event()
+    # Accounts that are taken back bring things along: the rest is planned anew from what is there.
+    undeletes = [s for s in journal.record.plan.steps if s.action is Action.SWITCH]
+    if undeletes and not journal.record.replans:
+        _apply(tools, journal, prepared, stop, tell, first=undeletes)
+        done = {s.id for s in undeletes if journal.record.state(s.id) in _FINISHED}
+        if not stop.is_set() and len(done) == len(undeletes):
+            again = prepare(prepared.request, tools, first=len(journal.record.plan.steps) + 1)
+            journal.replan(again.plan, ids_of(again.target.resources))
+            lost = (*prepared.plan.not_restorable, *again.plan.not_restorable)
+            wanted = {**prepared.wanted, **again.wanted}
+            prepared = replace(
+                prepared, plan=replace(again.plan, not_restorable=lost), wanted=wanted
+            )
+    if not stop.is_set():
+        _apply(tools, journal, prepared, stop, tell)
+    calls = tools.cloud.calls.snapshot().made - before
+    seconds = (tools.clock.now() - begun).total_seconds()
+    stopped = stop.is_set()
+    left = () if stopped else remaining(prepared, tools)
+    if not stopped:
+        journal.end(remaining=len(left), calls=calls)
+    return Restored(journal.record, left, calls, seconds, stopped)
+
+
+_FINISHED = frozenset({StepState.DONE, StepState.ADOPTED})
+
+
+def _apply(
+    tools: Tools,
+    journal: Journal,
+    prepared: Prepared,
+    stop: Event,
+    tell: Tell | None,
+    *,
+    first: Sequence[Step] = (),
+) -> None:
+    whole = journal.record.plan
+    if first:
+        needed = _upstream(whole, first)
+        journal.record = replace(
+            journal.record,
+            plan=replace(whole, steps=tuple(s for s in whole.steps if s.id in needed)),
+        )
+    try:
+        apply(
+            tools.cloud,
+            journal,
+            payloads=tools.store,
+            clock=tools.clock,
+            secret=tools.secret,
+            threads=prepared.request.threads,
+            stop=stop,
+            tell=tell,
+        )
+    finally:
+        if first:
+            journal.record = replace(journal.record, plan=whole)
+
+
+def _upstream(whole: Plan, first: Sequence[Step]) -> set[str]:
+    found: set[str] = set()
+    at = [step.id for step in first]
+    while at:
+        id_ = at.pop()
+        if id_ not in found:
+            found.add(id_)
+            at.extend(whole.step(id_).needs)
+    return found
+
+
+def take_back(
+    tools: Tools,
+    records: Records,
+    record: str,
+    *,
+    threads: int = THREADS,
+    stop: Event | None = None,
+    tell: Tell | None = None,
+) -> Record:
+    """Undo what a record did, last first."""
+    with records.open(record) as journal:
+        return undo(
+            tools.cloud,
+            journal,
+            payloads=tools.store,
+            clock=tools.clock,
+            secret=tools.secret,
+            threads=threads,
+            stop=stop,
+            tell=tell,
+        )
