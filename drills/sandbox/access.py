@@ -249,7 +249,7 @@ class Access:
         if caller.via == "platform" or (data and caller.via == "key"):
             return
         home = self.world.store.get("subscriptions", segment_after(scope, "subscriptions").lower())
-        tenant = str(home["tenantId"]) if home is not None else self.world.identity.tenant
+        tenant = str((home or {}).get("tenantId") or self.world.identity.tenant)
         if caller.tenant.lower() != tenant.lower() and not data:
             raise ArmError(
                 401,
