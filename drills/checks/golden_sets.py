@@ -1,0 +1,442 @@
+"""Golden data sets, what was asked and what is expected: read, written, recorded, kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jsonschema
+import orjson
+
+from drills.checks.asking import Allowance, Question, Said, chat, embed
+from drills.checks.scoring import Expect, Expectation, plain
+from drills.checks.targets import text_at
+from drills.model import CheckContext
+from snapshots.cloud import Place
+from snapshots.errors import InputError, NotFoundError
+from snapshots.model import JsonObject, digest
+
+SHIPPED = Path(__file__).resolve().parent.parent / "golden"
+BRANCH = "evidence"  # where the ledger keeps golden sets, under golden/
+_LARGEST = 16 * 1024 * 1024  # bytes: a set is read whole
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+_MARK = "golden"  # the first line says {"golden": 1, …}
+_NEARNESS = {Expect.SIMILARITY: 0.9, Expect.VECTOR: 0.99}
+_ROLES = frozenset({"system", "developer", "user", "assistant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question and what is expected of its answer.
+
+    `base` is what the base model answered when a fine-tuned model was recorded, "" when nobody
+    asked it. Of `repeats` answers the share `tolerance` may miss the expectation.
+    """
+
+    id: str
+    question: Question
+    expect: Expectation
+    repeats: int = 1
+    tolerance: float = 0.0
+    base: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """The last user turn."""
+        return text_at(self.question.messages[-1], "content")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSet:
+    """Cases for one deployment, known by the digest of the file they came from.
+
+    `seconds` is the median time of an answer when it was recorded, the baseline of latency.
+    """
+
+    name: str
+    deployment: str
+    cases: tuple[Case, ...]
+    model: str = ""  # that was recorded, for people
+    embeddings: str = ""  # deployment for similarity
+    judge: str = ""  # deployment for judge
+    dimensions: int | None = None  # of vectors
+    seconds: float = 0.0
+    temperature: float | None = 0.0
+    recorded_at: str = ""
+    digest: str = field(default="", compare=False)
+
+    def lines(self) -> bytes:
+        """Give it as JSONL: a head, then a case a line."""
+        head: JsonObject = {
+            _MARK: 1,
+            "name": self.name,
+            "deployment": self.deployment,
+            "model": self.model,
+            "embeddings": self.embeddings,
+            "judge": self.judge,
+            "dimensions": self.dimensions,
+            "seconds": round(self.seconds, 4),
+            "temperature": self.temperature,
+            "recorded_at": self.recorded_at,
+        }
+        kept = [{k: v for k, v in head.items() if v not in ("", None, 0.0) or k == "temperature"}]
+        kept += [_line(case) for case in self.cases]
+        return b"".join(orjson.dumps(line) + b"\n" for line in kept)
+
+
+def _line(case: Case) -> JsonObject:
+    expect = case.expect.shown()
+    if case.expect.schema is not None:
+        expect["schema"] = case.expect.schema
+    if case.expect.vector:
+        expect["vector"] = list(case.expect.vector)
+    line: JsonObject = {"id": case.id}
+    question = case.question
+    if len(question.messages) == 1 and question.messages[0].get("role") == "user":
+        line["prompt"] = case.prompt
+    else:
+        line["messages"] = list(question.messages)
+    line["expect"] = expect
+    if question.max_tokens != 200:
+        line["max_tokens"] = question.max_tokens
+    if question.response_format is not None:
+        line["response_format"] = question.response_format
+    if case.repeats != 1:
+        line["repeats"] = case.repeats
+    if case.tolerance:
+        line["tolerance"] = case.tolerance
+    if case.base:
+        line["base"] = case.base
+    return line
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+@dataclass(slots=True)
+class _Row:
+    """One line of a set, read by name; complaints name file and line."""
+
+    found: JsonObject
+    where: str
+
+    def wrong(self, what: str) -> InputError:
+        return InputError(what, where=self.where, remedy="docs/checks.md shows the format")
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self.found.get(name, default)
+        if not isinstance(value, str):
+            raise self.wrong(f"{name} is a text, not {value!r}")
+        return value
+
+    def number(self, name: str, default: float, least: float, most: float) -> float:
+        value = self.found.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(f"{name} is a number, not {value!r}")
+        if not least <= value <= most:
+            raise self.wrong(f"{name} is a number from {least:g} to {most:g}, not {value:g}")
+        return float(value)
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.number(name, default, least, most)
+        if value != int(value):
+            raise self.wrong(f"{name} is a whole number, not {value:g}")
+        return int(value)
+
+    def only(self, *names: str) -> None:
+        unknown = sorted(set(self.found) - set(names))
+        if unknown:
+            raise self.wrong(f"unknown {unknown[0]!r}; known are {', '.join(sorted(names))}")
+
+
+def parse(data: bytes, where: str) -> GoldenSet:
+    """Read a set. Raises InputError with file and line for whatever is wrong with it."""
+    rows: list[_Row] = []
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise InputError(
+                f"not JSON: {error}", where=f"{where}:{number}", remedy="one JSON object a line"
+            ) from None
+        row = _Row(found if isinstance(found, dict) else {}, f"{where}:{number}")
+        if not isinstance(found, dict):
+            raise row.wrong("a line is a JSON object")
+        rows.append(row)
+    if not rows or rows[0].found.get(_MARK) != 1:
+        raise InputError(
+            'a golden set begins with {"golden": 1, "name": …, "deployment": …}',
+            where=f"{where}:1",
+            remedy="docs/checks.md shows the format",
+        )
+    head = rows[0]
+    head.only(
+        _MARK, "name", "deployment", "model", "embeddings", "judge", "dimensions", "seconds",
+        "temperature", "recorded_at",
+    )  # fmt: skip
+    warm = head.found.get("temperature", 0.0)
+    temperature = None if warm is None else head.number("temperature", 0.0, 0.0, 2.0)
+    dimensions = head.whole("dimensions", 0, 0, 10_000) or None
+    if not head.text("deployment"):
+        raise head.wrong("a golden set names its deployment")
+    cases = tuple(_case(row, temperature) for row in rows[1:])
+    if not cases:
+        raise head.wrong("a golden set without cases proves nothing")
+    ids = [case.id for case in cases]
+    for at, id_ in enumerate(ids):
+        if id_ in ids[:at]:
+            raise rows[at + 1].wrong(f"two cases have the id {id_!r}")
+    return GoldenSet(
+        name=head.text("name") or Path(where).stem,
+        deployment=head.text("deployment"),
+        cases=cases,
+        model=head.text("model"),
+        embeddings=head.text("embeddings"),
+        judge=head.text("judge"),
+        dimensions=dimensions,
+        seconds=head.number("seconds", 0.0, 0.0, 86_400.0),
+        temperature=temperature,
+        recorded_at=head.text("recorded_at"),
+        digest=digest(data),
+    )
+
+
+def _case(row: _Row, temperature: float | None) -> Case:
+    row.only(
+        "id", "prompt", "messages", "expect", "max_tokens", "response_format", "repeats",
+        "tolerance", "base",
+    )  # fmt: skip
+    id_ = row.text("id")
+    if not id_:
+        raise row.wrong("a case has an id")
+    messages = row.found.get("messages")
+    if (messages is None) == ("prompt" not in row.found):
+        raise row.wrong("a case has either a prompt or messages")
+    if messages is None:
+        prompt = row.text("prompt")
+        given: list[JsonObject] = [{"role": "user", "content": prompt}]
+    else:
+        items = messages if isinstance(messages, list) else []
+        given = [m for m in items if isinstance(m, dict)]
+        if not given or len(given) != len(items):
+            raise row.wrong("messages is a list of objects")
+    for message in given:
+        if message.get("role") not in _ROLES or not text_at(message, "content"):
+            raise row.wrong("a message has a role and a content that is a text")
+    if given[-1].get("role") != "user":
+        raise row.wrong("the last message is the user's")
+    return Case(
+        id=id_,
+        question=Question(
+            tuple(given),
+            row.whole("max_tokens", 200, 1, 100_000),
+            temperature,
+            response_format=row.found.get("response_format"),
+        ),
+        expect=_expectation(row),
+        repeats=row.whole("repeats", 1, 1, 1000),
+        tolerance=row.number("tolerance", 0.0, 0.0, 0.99),
+        base=row.text("base"),
+    )
+
+
+def _expectation(row: _Row) -> Expectation:
+    found = row.found.get("expect")
+    if not isinstance(found, dict):
+        raise row.wrong("a case says what it expects: an object with a kind")
+    inner = _Row(found, row.where)
+    inner.only("kind", "text", "schema", "threshold", "vector", "side")
+    try:
+        kind = Expect(inner.text("kind"))
+    except ValueError:
+        known = ", ".join(Expect)
+        raise row.wrong(f"kind is {found.get('kind')!r}; it is one of {known}") from None
+    text = inner.text("text")
+    if kind in {Expect.EXACT, Expect.PATTERN, Expect.SIMILARITY, Expect.JUDGE} and not text:
+        raise row.wrong(f"an expectation of the kind {kind.value} has a text")
+    if kind is Expect.PATTERN:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise row.wrong(f"not a regular expression: {error}") from None
+    schema = found.get("schema")
+    if kind is Expect.JSON_SCHEMA:
+        try:
+            jsonschema.Draft202012Validator.check_schema(schema if schema is not None else 0)  # type: ignore[arg-type]  # 0 is refused
+        except jsonschema.exceptions.SchemaError as error:
+            raise row.wrong(f"not a JSON schema: {error.message}") from None
+    raw = found.get("vector", [])
+    numbers = raw if isinstance(raw, list) else ["x"]
+    vector = tuple(
+        float(x)
+        for x in numbers
+        if isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    )
+    if len(vector) != len(numbers) or (kind is Expect.VECTOR and not any(vector)):
+        raise row.wrong("vector is a list of numbers, not all of them 0")
+    if inner.text("side") not in {"", "prompt", "completion"}:
+        raise row.wrong("side is prompt or completion")
+    least = _NEARNESS.get(kind, 0.0)
+    return Expectation(
+        kind, text, schema, inner.number("threshold", least, -1.0, 1.0), vector, inner.text("side")
+    )
+
+
+def load(reference: str, context: CheckContext) -> GoldenSet:
+    """Read a set by reference.
+
+    A path beside the configuration, `sha256:…` in the vault, or the name of a shipped one
+    (`demo/claims-triage`). Raises NotFoundError and InputError.
+    """
+    if match := _DIGEST.match(reference):
+        if context.vault is None:
+            raise NotFoundError(
+                f"{reference} is in a vault, and there is none", remedy="configure a vault"
+            )
+        size = context.vault.size(match[1])
+        if size > _LARGEST:
+            raise _too_large(reference, size)
+        return parse(b"".join(bytes(b) for b in context.vault.read(match[1])), reference)
+    # What lies beside the configuration comes first, so that a user can replace a shipped set.
+    for path in (context.folder / reference, SHIPPED / reference, SHIPPED / f"{reference}.jsonl"):
+        try:
+            if path.is_file():
+                if path.stat().st_size > _LARGEST:
+                    raise _too_large(reference, path.stat().st_size)
+                return parse(path.read_bytes(), reference)
+        except OSError as error:
+            raise NotFoundError(
+                f"the golden set cannot be read: {error.strerror}", where=reference
+            ) from None
+    raise NotFoundError(
+        f"there is no golden set {reference}",
+        where=str(context.folder),
+        remedy="give a path beside the configuration, a digest sha256:… or a shipped set",
+    )
+
+
+def _too_large(reference: str, size: int) -> InputError:
+    return InputError(
+        f"the golden set has {size} bytes, the most is {_LARGEST}",
+        where=reference,
+        remedy="split it into several sets",
+    )
+
+
+# ------------------------------------------------------------------------------------- recording
+
+
+def record(
+    context: CheckContext,
+    place: Place,
+    wanted: GoldenSet,
+    allowance: Allowance,
+    *,
+    base: str = "",
+    times: int = 3,
+) -> GoldenSet:
+    """Ask a living deployment each question and give the set with its answers as expectations.
+
+    `place` is the account's endpoint, of the primary. What expects a text (exact, similarity) or a
+    vector gets the one that is live; blocked and passed become what the filters did; the other
+    kinds stay and must hold, for a set that its own primary fails is wrong. An exact answer that
+    is not the same `times` times becomes similar when the set names an embeddings deployment, else
+    InputError. `base` is a deployment of the base model, whose answers are kept beside.
+    """
+    seconds: list[float] = []
+    cases: list[Case] = []
+    model = wanted.model
+    vectors: Sequence[tuple[float, ...]] = ()
+    asked = [case for case in wanted.cases if case.expect.kind is Expect.VECTOR]
+    if asked:
+        texts = [case.prompt for case in asked]
+        vectors = embed(
+            context, place, wanted.deployment, texts, allowance, dimensions=wanted.dimensions
+        )
+    by_id = {case.id: vector for case, vector in zip(asked, vectors, strict=True)}
+    for case in wanted.cases:
+        if case.id in by_id:
+            vector = tuple(round(x, 6) for x in by_id[case.id])
+            cases.append(replace(case, expect=replace(case.expect, vector=vector)))
+            continue
+        said = [
+            chat(context, place, wanted.deployment, case.question, allowance)
+            for _ in range(max(1, times))
+        ]
+        seconds += [answer.seconds for answer in said]
+        model = said[0].model or model
+        under = ""
+        if base:
+            under = chat(context, place, base, case.question, allowance).text
+        cases.append(replace(case, expect=_live(case, said, wanted), base=under))
+    ordered = sorted(seconds)
+    made = replace(
+        wanted,
+        cases=tuple(cases),
+        model=model,
+        seconds=ordered[len(ordered) // 2] if ordered else 0.0,
+        recorded_at=context.clock.now().isoformat(timespec="seconds"),
+    )
+    return replace(made, digest=digest(made.lines()))
+
+
+def _live(case: Case, said: Sequence[Said], wanted: GoldenSet) -> Expectation:
+    expect = case.expect
+    if expect.kind in {Expect.BLOCKED, Expect.PASSED}:
+        sides = {answer.filtered for answer in said}
+        if len(sides) > 1:
+            raise _unsteady(case, "the filters do not agree with themselves")
+        side = sides.pop()
+        return Expectation(Expect.BLOCKED, side=side) if side else Expectation(Expect.PASSED)
+    if expect.kind not in {Expect.EXACT, Expect.SIMILARITY}:
+        return expect
+    answers = {plain(answer.text) for answer in said}
+    if any(answer.filtered for answer in said) or "" in answers:
+        raise _unsteady(case, "a filter stopped the answer, or there was none")
+    if len(answers) > 1 and expect.kind is Expect.EXACT:
+        if not wanted.embeddings:
+            raise _unsteady(case, "the model gives several answers")
+        return Expectation(Expect.SIMILARITY, said[0].text, threshold=_NEARNESS[Expect.SIMILARITY])
+    return replace(expect, text=said[0].text)
+
+
+def _unsteady(case: Case, why: str) -> InputError:
+    return InputError(
+        f"case {case.id} cannot be recorded: {why}",
+        where=case.prompt[:80],
+        remedy="expect a pattern, a schema or a judge there, or name an embeddings deployment",
+    )
+
+
+def keep(context: CheckContext, golden: GoldenSet) -> str:
+    """Keep a set in the vault by digest and in the ledger by name; give its digest.
+
+    The ledger's history of `golden/NAME.jsonl` is the set's history.
+    """
+    data = golden.lines()
+    found = digest(data)
+    if context.vault is not None:
+        context.vault.keep([data], sha256=found, size=len(data), name="golden")
+    if context.ledger is not None:
+        context.ledger.put(
+            BRANCH,
+            {f"golden/{golden.name}.jsonl": data},
+            f"Keep the golden set {golden.name}",
+            {"Golden-Digest": found},
+        )
+    return found
+
+
+def pinned(golden: GoldenSet, wanted: str) -> None:
+    """Raise InputError unless the set has the digest that a script asks for ("" asks for none)."""
+    if wanted and golden.digest != wanted.removeprefix("sha256:"):
+        raise InputError(
+            f"the golden set {golden.name} is not the one that was agreed upon",
+            where=f"sha256:{golden.digest}",
+            remedy=f"bring sha256:{wanted.removeprefix('sha256:')} back, or agree upon the new one",
+        )
