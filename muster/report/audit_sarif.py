@@ -109,7 +109,8 @@ def message(text: str) -> str:
 
 def _rule_id(finding: Finding) -> str:
     rule = words.worst_rule(finding)
-    return words.visible(rule.id) if rule is not None else f"muster/{finding.change.value}"
+    name = words.cut(words.visible(rule.id), 200) if rule is not None else ""
+    return name or f"muster/{finding.change.value}"
 
 
 def _rules(findings: Sequence[Finding]) -> dict[str, Json]:
@@ -132,9 +133,9 @@ def _rule(id_: str, hit: RuleHit | None, change: ChangeType) -> Json:
         }
     return {
         "id": id_,
-        "shortDescription": {"text": message(hit.title)},
-        "fullDescription": {"text": message(hit.why)},
-        "help": {"text": message(hit.why)},
+        "shortDescription": {"text": message(hit.title) or id_},
+        "fullDescription": {"text": message(hit.why) or id_},
+        "help": {"text": message(hit.why) or id_},
         "defaultConfiguration": {"level": _LEVELS[hit.severity]},
         "properties": {
             "tags": ["change", "security"],
