@@ -1,4 +1,4 @@
-"""Content filters: what must be stopped is stopped, what must pass passes, policies are the same."""
+"""Content filters stop what they must, let pass what they must, under the same policy."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class QuotaCheck(AskedCheck):
     """The region of each account has quota left.
 
     The units in `least` (by usage name), what deployments of the snapshot that are not there yet
-    still need, and `percent_left` of each limit. Its control needs one unit more of each than the limits allow.
+    still need, and `percent_left` of each limit. Its control needs one unit more than each limit.
     """
 
     KNOWN_AS = "quota"
