@@ -46,7 +46,7 @@ class Verbs(Protocol):
         ...
 
     def load(self, ref: str) -> Snapshot:
-        """Give a snapshot of the ledger, or for "live" the estate as it is now."""
+        """Give a snapshot of the ledger ("": the newest), or for "live" the estate as it is."""
         ...
 
     def look(self, subscription: str, groups: Sequence[str]) -> Snapshot:
