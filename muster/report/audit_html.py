@@ -11,7 +11,7 @@ from muster.report import audit_words as words
 from muster.report.audit_timeline import Placed, chart
 from muster.report.pages import page
 from snapshots.audit.report_model import Attribution, AuditReport, Finding, PropertyFinding
-from snapshots.model import ChangeType, Json, Missing
+from snapshots.model import ChangeType, Gap, Json, Missing
 
 # A page that no browser opens helps nobody: beyond these, the page says what it leaves out.
 _WHOLE = 400  # findings told whole
@@ -20,6 +20,7 @@ _OPEN = 10  # findings that are unfolded at first
 _PROPERTIES = 60  # of one finding
 _LINES = 300  # of one side of a property
 _LINE = 2_000  # characters of one line
+_TEXT = 1_000  # characters of a name, a reason, a sentence
 _CONTEXT = 3  # equal lines kept around those that differ
 _HEX = re.compile(r"[0-9a-f]{6,64}")
 
@@ -113,17 +114,25 @@ def audit_html(report: AuditReport) -> bytes:
         "findings": cards,
         "index": [_row(f, whole.get(id(f), "")) for f in counted[:_LISTED]],
         "more": _more(counted),
-        "gap_rows": [(words.gap_name(g), words.gap_why(g)) for g in report.gaps[:_LISTED]],
+        "gap_rows": [(_see(words.gap_name(g)), _gap_why(g)) for g in report.gaps[:_LISTED]],
         "gaps_more": _left_out(len(report.gaps), _LISTED, "gap"),
         "risks": report.risks[:_LISTED],
         "risks_more": _left_out(len(report.risks), _LISTED, "risk"),
         "ignored": [_card(f, a, unfold=False) for f, a in left],
         "ignored_count": max(report.ignored, len(ignored)),
-        "see": words.visible,
+        "see": _see,
         "moment": words.moment,
-        "gap_why": words.gap_why,
+        "gap_why": _gap_why,
     }
     return page("audit.html.j2", context)
+
+
+def _see(text: str) -> str:
+    return words.cut(words.visible(text), _TEXT)
+
+
+def _gap_why(gap: Gap) -> str:
+    return words.cut(words.gap_why(gap), _TEXT)
 
 
 def _anchors(findings: Sequence[Finding]) -> list[str]:
@@ -158,17 +167,17 @@ def _more(counted: Sequence[Finding]) -> str:
 def _basis(report: AuditReport) -> list[tuple[str, str]]:
     baseline = "none yet"
     if report.baseline:
-        by = f" by {words.visible(report.baseline_by)}" if report.baseline_by else ""
+        by = f" by {_see(report.baseline_by)}" if report.baseline_by else ""
         at = f", approved {words.moment(report.baseline_at)}" if report.baseline_at else ""
         baseline = f"{words.visible(report.baseline[:12])}{at}{by}"
     sweep = "never: an edit that left no event may be missed"
     if report.last_sweep is not None:
         sweep = f"{words.moment(report.last_sweep)}, {words.age(report.sweep_age)} before this"
-    scope = ", ".join(words.visible(s) for s in report.scope)
+    scope = _see(", ".join(report.scope))
     return [
         ("Baseline", baseline),
         ("Live", words.visible(report.live[:12])),
-        ("How it was read", words.reading(report)),
+        ("How it was read", words.cut(words.reading(report), _TEXT)),
         ("Last full sweep", sweep),
         ("Calls", f"{words.calls(report)}, in {report.seconds:,.1f} s"),
         ("Activity Log", _log(report)),
@@ -197,7 +206,7 @@ def _row(finding: Finding, anchor: str) -> Row:
         anchor,
         words.cut(words.title(finding), 200),
         words.cut(words.name(finding), 200),
-        words.visible(finding.kind_title or finding.kind),
+        _see(finding.kind_title or finding.kind),
         words.cut(words.who(finding.attribution), 120),
         words.moment(finding.attribution.when) or "time unknown",
     )
@@ -212,7 +221,7 @@ def _card(finding: Finding, anchor: str, *, unfold: bool) -> Card:
         anchor,
         words.cut(words.title(finding), 300),
         words.cut(words.name(finding), 300),
-        words.visible(finding.kind_title or finding.kind),
+        _see(finding.kind_title or finding.kind),
         words.cut(words.who(finding.attribution), 200),
         words.seen(finding),
         unfold,
@@ -220,7 +229,7 @@ def _card(finding: Finding, anchor: str, *, unfold: bool) -> Card:
         _left_out(len(paths), _PROPERTIES, "property"),
         _story(finding),
         _where(finding),
-        words.restore(finding),
+        words.cut(words.restore(finding), _TEXT),
         words.approve(finding),
         words.revert(finding),
         decidable=finding.change is not ChangeType.UNKNOWN and finding.counted,

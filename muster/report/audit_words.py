@@ -173,12 +173,12 @@ def restore(finding: Finding) -> str:
 
 def approve(finding: Finding) -> str:
     """Write the command that makes the live state the approved one."""
-    return f"muster approve {shlex.quote(visible(finding.id))} --reason '…'"
+    return f"muster approve {shlex.quote(cut(visible(finding.id), 64))} --reason '…'"
 
 
 def revert(finding: Finding) -> str:
     """Write the command that shows how the baseline's state would come back; --apply does it."""
-    return f"muster revert {shlex.quote(visible(finding.id))}"
+    return f"muster revert {shlex.quote(cut(visible(finding.id), 64))}"
 
 
 def gap_name(gap: Gap) -> str:

@@ -111,15 +111,21 @@ def look(
         {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
     )
     browser.get("about:blank")
-    browser.get_log("browser")
-    browser.get_log("performance")
+    log(browser, "browser")
+    log(browser, "performance")
     browser.get(page.as_uri())
+
+
+def log(browser: webdriver.Chrome, name: str) -> list[dict[str, Any]]:
+    """Give what was logged since it was last given."""
+    found: list[dict[str, Any]] = browser.get_log(name)  # type: ignore[no-untyped-call]
+    return found
 
 
 def asked(browser: webdriver.Chrome) -> set[str]:
     """Give the addresses that were asked for since `look`."""
     found: set[str] = set()
-    for entry in browser.get_log("performance"):
+    for entry in log(browser, "performance"):
         event = json.loads(entry["message"])["message"]
         if event["method"] == "Network.requestWillBeSent":
             found.add(event["params"]["request"]["url"].split(",")[0])
@@ -147,7 +153,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def troubles(browser: webdriver.Chrome, page: Path) -> list[str]:
     look(browser, page)
-    wrong = [str(entry["message"]) for entry in browser.get_log("browser")]
+    wrong = [str(entry["message"]) for entry in log(browser, "browser")]
     wrong += [f"asked for {u}" for u in asked(browser) if u not in (page.as_uri(), _ICON)]
     if browser.execute_script("return window.pwned") is not None:
         wrong.append("a script ran")

@@ -425,6 +425,13 @@ def test_html_offers_no_decision_on_what_is_unknown_or_ignored() -> None:
         assert (f"muster revert {item.id}" in told) is decidable
 
 
+def test_html_cuts_a_text_that_is_far_too_long_and_says_so() -> None:
+    data = audit_html(hostile(["x" * 70_000, "y"]))
+    assert max(len(text) for text in Page(data).texts) < 30_000  # the style sheet
+    assert "x" * 3_000 not in data.decode()
+    assert b"more characters" in data
+
+
 def test_html_of_a_great_many_findings_stays_readable_and_says_what_it_leaves_out() -> None:
     data = audit_html(many(6_000))
     assert html_faults(data) == []
