@@ -42,6 +42,9 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
      rf"\1{HIDDEN}"),
     # Secrets that are known by their looks.
     (re.compile(r"\b[A-Za-z0-9]{20,}JQQJ99[A-Za-z0-9]{10,}"), HIDDEN),  # Azure AI account keys
+    # A long word of small and capital letters and digits: digests and ids have no capitals.
+    (re.compile(r"\b(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])(?=[A-Za-z]*\d)[A-Za-z0-9]{64,}\b"),
+     HIDDEN),
     (re.compile(r"[A-Za-z0-9+/]{86}=="), HIDDEN),  # storage and Cosmos keys
     (re.compile(r"(?i)(?:[a-z0-9]|%2B|%2F){86}(?:%3D){2}"), HIDDEN),
     (re.compile(r"\b[A-Za-z0-9+/]{43}="), HIDDEN),  # 256-bit keys
