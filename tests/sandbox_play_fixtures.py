@@ -46,7 +46,7 @@ class Play:
 
     def __init__(self, estate: str = "empty", start: float = NOW) -> None:
         clock = SandboxClock(start)
-        clock.freeze()
+        clock.put(start, scale=1.0, frozen=True)  # freeze() alone leaves what passed until it
         self.clock = clock
         self.world = World(Store(None), clock, seed=7, base="https://localhost:4443")
         self.sandbox = Sandbox(self.world)

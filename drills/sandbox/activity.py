@@ -460,6 +460,8 @@ def _json(call: Call) -> Any:
 
 def _hide(value: Any, name: str = "") -> Any:
     """A request body as the log keeps it: without what looks like a secret."""
+    if name.lower() == "credentials":
+        return "*****" if value else value  # names inside are the customer's: keys: {"crm": "…"}
     if isinstance(value, dict):
         return {k: _hide(v, k) for k, v in value.items()}
     if isinstance(value, list):

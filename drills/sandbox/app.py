@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import format_datetime
@@ -23,6 +24,7 @@ from drills.sandbox.throttle import Throttle
 from drills.sandbox.wire import Answer, ArmError, Call
 from drills.sandbox.world import World
 
+_log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -77,10 +79,25 @@ class Sandbox:
                 return
         answer = plan.answer if plan is not None and plan.answer is not None else None
         if answer is None:
-            answer = self.process(call)
+            answer = await self._answer(call)
         else:
             self._note(call, answer.status, plan.label if plan is not None else "")
         await self._write(call, answer, scope, send, plan)
+
+    async def _answer(self, call: Call) -> Answer:
+        """Process a call; the write of a deployment holds its account until it is answered.
+
+        What comes to the same account meanwhile meets RequestConflict, as overlapping writes do.
+        """
+        answer = self.process(call)
+        seconds = float(self.world.setting("write_seconds")) if call.holds else 0.0
+        if seconds > 0 and answer.status < 300:
+            self.world.held.add(call.holds)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self.world.held.discard(call.holds)
+        return answer
 
     async def _read(self, scope: Scope, receive: Receive) -> Call | None:
         chunks: list[bytes] = []
@@ -124,6 +141,20 @@ class Sandbox:
             store.rollback()
             store.begin()
             answer, code, message = error.answer(), error.code, error.message
+        except Exception as error:  # the boundary: nobody above could answer the client
+            store.rollback()
+            _log.error(  # noqa: TRY400  one line for users; with DEBUG the whole story
+                "%s %s could not be answered: %r",
+                call.method,
+                call.path,
+                error,
+                exc_info=_log.isEnabledFor(logging.DEBUG),
+            )
+            store.begin()
+            answer = ArmError(
+                500, "InternalServerError", f"The sandbox itself failed: {type(error).__name__}."
+            ).answer()
+            code, message = "InternalServerError", "The sandbox itself failed."
         except BaseException:
             store.rollback()
             raise
@@ -171,7 +202,12 @@ class Sandbox:
         if place is not None:
             return self.data.handle(call, *place)
         call.caller = world.identity.caller(call)
+        world.identity.require_arm(call)
         headers = world.throttle.charge(call)
+        if call.method not in ("GET", "HEAD"):
+            headers["x-ms-operation-identifier"] = (
+                f"tenantId={call.caller.tenant},objectId={call.caller.oid}/westus2/{call.id}"
+            )
         try:
             answer = world.arm.handle(call)
         except ArmError as error:
@@ -191,7 +227,12 @@ class Sandbox:
             "strict-transport-security": "max-age=31536000; includeSubDomains",
             "x-ms-request-id": call.id,
             "x-ms-correlation-request-id": call.correlation_id,
+            "x-ms-routing-request-id": f"WESTUS2:{call.now:%Y%m%dT%H%M%SZ}:{call.id}",
+            "x-msedge-ref": f"Ref A: {call.id.replace('-', '').upper()} Ref B: LOCAL Ref C: "
+            f"{call.now:%Y-%m-%dT%H:%M:%SZ}",
         }
+        if call.headers.get("x-ms-return-client-request-id", "").lower() == "true":
+            headers["x-ms-client-request-id"] = call.headers.get("x-ms-client-request-id", "")
         if body or answer.body is not None:
             headers["content-type"] = answer.media_type
         if answer.status != 204:

@@ -312,6 +312,14 @@ class Arm:
     def handle(self, call: Call) -> Answer:
         """Answer one ARM request. Raises ArmError."""
         path = "/" + call.path.strip("/")
+        known = path.lower().startswith(("/subscriptions", "/providers", "/tenants"))
+        if known and not call.parameter("api-version"):
+            raise ArmError(
+                400,
+                "MissingApiVersionParameter",
+                "The api-version query parameter (?api-version=) is required for all requests.",
+                gateway=True,
+            )
         for method, pattern, action, handler in self._routes:
             if method == call.method and (match := pattern.match(path)):
                 call.target, call.operation = path, action
@@ -324,13 +332,6 @@ class Arm:
         except ValueError:
             raise unsupported(call) from None
         call.target = path
-        if not call.parameter("api-version"):
-            raise ArmError(
-                400,
-                "MissingApiVersionParameter",
-                "The api-version query parameter (?api-version=) is required for all requests.",
-                gateway=True,
-            )
         self._require_scope(rid)
         match call.method, rid.collection:
             case ("GET", True):
@@ -444,9 +445,9 @@ class Arm:
         try:
             start = int(token or 0)
         except ValueError:
-            raise ArmError(
-                400, "InvalidSkipToken", "The provided skip token is not valid."
-            ) from None
+            start = -1
+        if start < 0:
+            raise ArmError(400, "InvalidSkipToken", "The provided skip token is not valid.")
         if not size or start + size >= len(values):
             return Answer(200, {"value": values[start:]})
         body = {
@@ -498,7 +499,8 @@ class Arm:
         headers = dict(write.headers)
         if write.operation is not None and write.operation.seconds > 0:
             record.properties["provisioningState"] = write.operation.state
-            headers |= self.start(call, record.id, write.operation)
+            location = str(new_body.get("location") or "")
+            headers |= self.start(call, record.id, write.operation, location=location)
             if patch and write.operation.style in ("location", "both"):
                 status = 202
         self.save(record)
@@ -554,16 +556,23 @@ class Arm:
     # -- long operations ------------------------------------------------------------------------
 
     def start(
-        self, call: Call, id_: str, operation: LongOperation, *, result: Body | None = None
+        self,
+        call: Call,
+        id_: str,
+        operation: LongOperation,
+        *,
+        result: Body | None = None,
+        location: str = "",
     ) -> dict[str, str]:
         """Begin a long operation on a resource and return the headers that say so.
 
         `result` is what the Location URL answers at the end (default: the resource, 200; or 204
-        when it is gone).
+        when it is gone). `location` is the resource's own, as it is spelled there (recorded so);
+        without it the region of the resource or its parent is looked up.
         """
         rid = parse_id(id_)
         guid = self.world.guid()
-        location = self.region_of(id_) or call.region or "global"
+        location = location.replace(" ", "") or self.region_of(id_) or call.region or "global"
         namespace = rid.namespace
         root = (
             f"/subscriptions/{rid.subscription}/providers/{namespace}/locations/{location}"

@@ -44,6 +44,11 @@ class SandboxClock:
         self._settle()
         self.frozen = False
 
+    def put(self, moment: float, *, scale: float, frozen: bool) -> None:
+        """Begin again at a moment (seconds since 1970): another world, which has its own time."""
+        self._anchor_time, self._anchor_real = moment, time.monotonic()
+        self.scale, self.frozen = scale, frozen
+
     def advance(self, seconds: float) -> None:
         """Move the clock forward. Raises ValueError for a negative number."""
         if seconds < 0:

@@ -9,6 +9,7 @@ Every request needs the header `authorization: Bearer <token>` with the token of
     GET    /_sandbox/clock              POST {"freeze": true | false, "advance": 60, "scale": 10}
     GET    /_sandbox/settings           PUT {"page_size": 3, "buckets": {"reads": [50, 25]}, …}
     POST   /_sandbox/account            {"id": ARM id, "hidden": {"key_revoked": true}}
+    POST   /_sandbox/revoke             {"principal": name}: its old tokens meet a challenge
     PUT    /_sandbox/quota              {"subscription", "region", "usage", "limit"}
     PUT    /_sandbox/capacity           {"region", "sku", "available", "model"?}: provisioned units
     GET    /_sandbox/dump               POST /_sandbox/load takes it back; POST /_sandbox/reset
@@ -16,18 +17,24 @@ Every request needs the header `authorization: Bearer <token>` with the token of
 
 from __future__ import annotations
 
+import base64
 import hmac
+import math
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 from drills.sandbox.clock import wire_time
+from drills.sandbox.dataplane import contents
+from drills.sandbox.estates import EstateError
 from drills.sandbox.providers.cognitive_quota import set_capacity, set_quota
 from drills.sandbox.store import StateError
 from drills.sandbox.wire import Answer, ArmError, Body, Call
 from drills.sandbox.world import DEFAULTS, World
 
 PREFIX = "/_sandbox"
+_FAR = 100 * 366 * 86400.0
 
 
 class Control:
@@ -40,6 +47,7 @@ class Control:
             token = secrets.token_urlsafe(24)
             world.store.set_meta("control-token", token)
         self.token = str(token)
+        self._scale = world.clock.scale
         self.reload: Callable[[], None] | None = None  # loads the estate again, set by serve
 
     def owns(self, call: Call) -> bool:
@@ -96,28 +104,62 @@ class Control:
                 return Answer(200, {name: world.setting(name) for name in sorted(DEFAULTS)})
             case "POST", ["account"]:
                 return self._account(call.json())
+            case "POST", ["revoke"]:
+                who = call.json().get("principal")
+                if not isinstance(who, str) or not world.identity.revoke(who):
+                    raise ArmError(400, "BadRequest", f"there is no principal {who!r} to revoke")
+                return Answer(204)
             case "PUT", ["quota" | "capacity" as what]:
                 return self._offer(what, call.json())
             case "GET", ["dump"]:
-                return Answer(200, store.dump())
+                keep_clock(world)
+                return Answer(200, {**store.dump(), "files": contents.dump(world)})
             case "POST", ["load"]:
-                try:
-                    store.load(call.json())
-                except StateError as error:
-                    raise ArmError(400, "BadDump", str(error)) from None
+                self._load(call.json())
                 return Answer(200, self._about())
             case "POST", ["reset"]:
-                store.reset()
-                store.set_meta("chance", 0)  # the same ids again: ready files stay true
-                for name in DEFAULTS:
-                    store.set_meta(f"setting-{name}", None)
-                store.clear_journal()
-                world.throttle.forget()
-                if self.reload is not None:
-                    self.reload()
+                self._reset()
                 return Answer(200, self._about())
             case _:
                 raise ArmError(404, "NotFound", f"the control API has no {call.method} {call.path}")
+
+    def _load(self, dumped: Body) -> None:
+        """Become what was dumped: resources, contents, settings, logs and the time of it."""
+        world = self.world
+        files, clock = dumped.get("files", {}), (dumped.get("meta") or {}).get("clock") or {}
+        try:
+            known = {str(k): base64.b64decode(v, validate=True) for k, v in files.items()}
+            time_of_it = float(clock.get("time", world.clock.timestamp()))
+            scale = float(clock.get("scale", world.clock.scale))
+            world.store.load(dumped)
+        except (StateError, AttributeError, TypeError, ValueError) as error:
+            raise ArmError(400, "BadDump", f"nothing was loaded: {error}") from None
+        for content in known.values():
+            contents.keep(world, content)
+        world.clock.put(time_of_it, scale=scale, frozen=bool(clock.get("frozen")))
+        world.throttle.forget()
+        world.identity.forget()
+        world.held.clear()
+        keep_clock(world)
+
+    def _reset(self) -> None:
+        """Load the estate again: no faults, full buckets, empty journal, the time of day."""
+        world, store = self.world, self.world.store
+        store.reset()
+        store.set_meta("chance", 0)  # the same ids again: ready files stay true
+        for name in DEFAULTS:
+            store.set_meta(f"setting-{name}", None)
+        store.clear_journal()
+        world.throttle.forget()
+        world.identity.forget()
+        world.held.clear()
+        world.clock.put(time.time(), scale=self._scale, frozen=False)
+        keep_clock(world)
+        if self.reload is not None:
+            try:
+                self.reload()
+            except EstateError as error:
+                raise ArmError(409, "BadEstate", f"the estate cannot be loaded: {error}") from None
 
     def _about(self) -> Body:
         world = self.world
@@ -145,9 +187,9 @@ class Control:
             elif wanted.get("freeze") is False:
                 clock.resume()
             if "scale" in wanted:
-                clock.set_scale(float(wanted["scale"]))
+                clock.set_scale(_number(wanted["scale"]))
             if "advance" in wanted:
-                self._advance(float(wanted["advance"]))
+                self._advance(_number(wanted["advance"]))
         except (TypeError, ValueError) as error:
             raise ArmError(400, "BadClock", str(error)) from None
         keep_clock(self.world)
@@ -175,6 +217,12 @@ class Control:
             )
         for name, given in wanted.items():
             default, value = DEFAULTS[name], given
+            if value is not None and not _fits(default, value):
+                raise ArmError(
+                    400,
+                    "BadSetting",
+                    f"{name} must be like {default!r} (its default), not {value!r}",
+                )
             if value is not None and isinstance(default, dict):
                 if not isinstance(value, dict) or set(value) - set(default):
                     raise ArmError(400, "BadSetting", f"{name} must hold some of {sorted(default)}")
@@ -215,6 +263,33 @@ class Control:
         self.world.arm.save(record)
         self.world.store.commit()
         return Answer(200, {"id": record.id})
+
+
+def _number(value: Any) -> float:
+    """A finite number. Raises TypeError or ValueError."""
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number) or abs(number) > _FAR:
+        raise ValueError(f"{value!r} is not a number of seconds below a century, or a scale")
+    return number
+
+
+def _fits(default: object, value: object) -> bool:
+    """Whether a setting's value is of the form of its default; numbers are at least 0."""
+    match default:
+        case bool():
+            return isinstance(value, bool)
+        case int() | float():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number and math.isfinite(value) and value >= 0  # type: ignore[operator,arg-type]
+        case list():
+            same = isinstance(value, list) and len(value) == len(default)
+            return same and all(_fits(a, b) for a, b in zip(default, value, strict=True))  # type: ignore[call-overload]
+        case dict():
+            return isinstance(value, dict) and all(
+                name in default and _fits(default[name], inner) for name, inner in value.items()
+            )
+        case _:
+            return True
 
 
 def keep_clock(world: World) -> None:

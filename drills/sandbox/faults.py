@@ -118,11 +118,15 @@ class Faults:
         elif kind in MODES and fault.setdefault("mode", MODES[kind][0]) not in MODES[kind]:
             problem = f"mode of {kind} must be one of {', '.join(MODES[kind])}"
         elif (
-            not isinstance(fault.get("rate", 1), int | float) or not 0 <= fault.get("rate", 1) <= 1
+            isinstance(fault.get("rate"), bool)
+            or not isinstance(fault.get("rate", 1), int | float)
+            or not 0 <= fault.get("rate", 1) <= 1
         ):
             problem = "rate must be a number from 0 to 1"
-        elif kind == "latency" and not isinstance(fault.get("seconds"), int | float):
+        elif kind == "latency" and "seconds" not in fault:
             problem = "latency needs seconds"
+        elif wrong := _wrong_field(fault):
+            problem = wrong
         elif kind == "deny" and not fault.get("principal") and not fault.get("region"):
             problem = "deny needs a principal, a region or both"
         else:
@@ -266,6 +270,28 @@ class Faults:
                         "message": fault.get("message", "The operation failed."),
                     }
         return seconds, None
+
+
+def _wrong_field(fault: Body) -> str:
+    """What is wrong with a field's value, or ""."""
+    for name in ("region", "path", "method", "principal", "plane", "code", "message", "id"):
+        if fault.get(name) is not None and not isinstance(fault[name], str):
+            return f"{name} must be text, not {fault[name]!r}"
+    if fault.get("plane") not in (None, "arm", "data"):
+        return f"plane must be arm or data, not {fault['plane']!r}"
+    for name in ("seconds", "retry_after"):
+        value = fault.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+            return f"{name} must be a number of seconds, not {value!r}"
+    for name, low, high in (("status", 400, 599), ("times", 0, 1_000_000_000)):
+        value = fault.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            return f"{name} must be a whole number from {low} to {high}, not {value!r}"
+    return ""
 
 
 def subscription_of(path: str) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import jwt
@@ -26,6 +28,12 @@ _DISCOVERY = re.compile(
     r"^/(?P<tenant>[^/]+)(?:/v2\.0)?/\.well-known/openid-configuration/?$", re.IGNORECASE
 )
 _KEYS = re.compile(r"^/(?P<tenant>[^/]+)/discovery(?:/v2\.0)?/keys/?$", re.IGNORECASE)
+# Resources for which Azure Resource Manager takes tokens: its own, and the classic management's.
+_ARM_AUDIENCES = (
+    "https://management.azure.com",
+    "https://management.core.windows.net",
+    "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+)
 _INSTANCE = re.compile(r"^/common/discovery/instance/?$", re.IGNORECASE)
 
 
@@ -272,11 +280,16 @@ class Identity:
         wanted = self.world.store.meta("managed-identity-header")
         given = call.headers.get("x-identity-header")
         imds = call.path.lower().startswith("/metadata/")
-        if (not imds and given != wanted) or (imds and call.headers.get("metadata") != "true"):
+        if imds and call.headers.get("metadata", "").lower() != "true":
             return Answer(
-                401 if not imds else 400,
-                {"statusCode": 401, "message": "Missing or wrong X-IDENTITY-HEADER"},
+                400,
+                {
+                    "error": "invalid_request",
+                    "error_description": "Required metadata header not specified",
+                },
             )
+        if not imds and given != wanted:
+            return Answer(401, {"statusCode": 401, "message": "Missing or wrong X-IDENTITY-HEADER"})
         audience = call.parameter("resource").removesuffix("/.default")
         if not audience:
             return Answer(400, {"statusCode": 400, "message": "The resource parameter is missing"})
@@ -370,6 +383,7 @@ class Identity:
             "uti": secrets.token_urlsafe(16),
             "ver": "1.0",
             "ipaddr": "127.0.0.1",
+            "xms_session": int(principal.get("session", 0)),
         }
         if principal["kind"] == "User":
             claims |= {
@@ -405,6 +419,7 @@ class Identity:
             )
         known = self._seen.get(token)
         if known is not None and known[0] > self._token_time():
+            self._require_session(call, known[1].claims)
             return known[1]
         try:
             claims = jwt.decode(
@@ -418,6 +433,7 @@ class Identity:
             raise _unauthorized(
                 "InvalidAuthenticationToken", "The access token is invalid."
             ) from None
+        self._require_session(call, claims)
         kind = "User" if claims.get("idtyp") == "user" else "ServicePrincipal"
         if "xms_mirid" in claims:
             kind = "ManagedIdentity"
@@ -435,6 +451,56 @@ class Identity:
             self._seen.clear()
         self._seen[token] = (float(claims["exp"]), caller)
         return caller
+
+    def revoke(self, principal: str) -> int:
+        """End the sessions of a principal (name, client id, object id); returns how many it met."""
+        wanted, met = principal.lower(), 0
+        for key, known in self.world.store.items("principals"):
+            if wanted in (known["name"].lower(), known["appid"].lower(), known["oid"].lower()):
+                fresh = {**known, "session": int(known.get("session", 0)) + 1}
+                self.world.store.put("principals", key, fresh)
+                met += 1
+        return met
+
+    def _require_session(self, call: Call, claims: Mapping[str, Any]) -> None:
+        """Refuse a token of a session that was ended, with the challenge for a new one."""
+        key = claims["oid"] if claims.get("idtyp") == "user" else claims["appid"]
+        principal = self.world.store.get("principals", str(key).lower()) or {}
+        if int(claims.get("xms_session", 0)) == int(principal.get("session", 0)):
+            return
+        since = json.dumps(
+            {"access_token": {"nbf": {"essential": True, "value": str(int(self._token_time()))}}}
+        )
+        wanted = base64.b64encode(since.encode()).decode()
+        raise ArmError(
+            401,
+            "TokenIssuedBeforeRevocationTimestamp",
+            "The access token has been revoked: it was issued before the session ended.",
+            gateway=True,
+            headers={
+                "www-authenticate": (
+                    f'Bearer realm="", authorization_uri="{call.base}/common/oauth2/authorize", '
+                    f'error="insufficient_claims", claims="{wanted}"'
+                )
+            },
+        )
+
+    def forget(self) -> None:
+        """Read every token again: principals may be others now."""
+        self._seen.clear()
+
+    def require_arm(self, call: Call) -> None:
+        """Refuse a token that was issued for something else than Azure Resource Manager."""
+        audience = call.caller.audience if call.caller else ""
+        if audience.rstrip("/").lower() in (*_ARM_AUDIENCES, call.base.lower()):
+            return
+        raise _unauthorized(
+            "InvalidAuthenticationTokenAudience",
+            f"The access token has been obtained for wrong audience or resource '{audience}'. It "
+            "should exactly match with one of the allowed audiences "
+            "'https://management.core.windows.net/','https://management.core.windows.net',"
+            "'https://management.azure.com/','https://management.azure.com'.",
+        )
 
     def system_caller(self) -> Caller:
         """The platform itself, for what happens without a client."""

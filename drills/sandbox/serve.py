@@ -102,8 +102,9 @@ def open_world(options: Options, base: str) -> tuple[World, Sandbox]:
     def load() -> None:
         store.begin()
         try:
-            load_estate(world, options.estate)
-            store.set_meta("estate", options.estate)
+            estate = str(store.meta("estate") or options.estate)
+            load_estate(world, estate)
+            store.set_meta("estate", estate)
             if store.meta("managed-identity-header") is None:
                 store.set_meta("managed-identity-header", secrets.token_hex(16))
         except BaseException:

@@ -17,6 +17,8 @@ import orjson
 from drills.sandbox.wire import Body
 
 FORMAT = 1
+# What belongs to this state folder and stays when another world is loaded into it.
+_OWN = {"control-token", "token-key", "managed-identity-header", "estate", "seed"}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS items (
@@ -291,6 +293,7 @@ class Store:
             "meta": {
                 name[2:]: orjson.loads(value)
                 for name, value in self._db.execute("SELECT * FROM meta WHERE name LIKE 'x-%'")
+                if name[2:] not in _OWN
             },
         }
 
@@ -298,6 +301,7 @@ class Store:
         """Replace everything but the journal. Raises StateError when it is not a dump."""
         if dumped.get("format") != FORMAT or not isinstance(dumped.get("items"), list):
             raise StateError(f"not a dump of this version of the sandbox (format {FORMAT})")
+        mirror = {space: dict(items) for space, items in self._items.items()}
         self._db.execute("BEGIN")
         try:
             self._erase()
@@ -308,9 +312,13 @@ class Store:
             for event in dumped.get("events", []):
                 self.append_event(event["stream"], event["at"], event["visible"], event["body"])
             for name, value in dumped.get("meta", {}).items():
-                self.set_meta(name, value)
-        except (KeyError, TypeError) as error:
+                if name not in _OWN:
+                    self.set_meta(name, value)
+        except (KeyError, TypeError, ValueError, AttributeError, sqlite3.Error) as error:
             self._db.execute("ROLLBACK")
+            self._items.clear()
+            self._items.update(mirror)
+            self._refresh_due()
             raise StateError(f"not a dump of the sandbox: {error!r}") from None
         self._db.execute("COMMIT")
 

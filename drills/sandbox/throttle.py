@@ -67,7 +67,10 @@ class Throttle:
         shared = self._bucket((subscription, "*", kind), capacity * _GLOBAL, refill * _GLOBAL)
         name = f"x-ms-ratelimit-remaining-{scope}"
         if not self.world.setting("throttle"):
-            return {f"{name}-{kind}": str(int(capacity) - 1)}
+            full = {f"{name}-{kind}": str(int(capacity) - 1)}
+            if subscription:
+                full[f"{name}-global-{kind}"] = str(int(capacity * _GLOBAL) - 1)
+            return full
         short = own if own.level < 1 else shared if shared.level < 1 else None
         if short is not None:
             wait = max(1, math.ceil((1 - short.level) / short.refill))

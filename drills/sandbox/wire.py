@@ -54,6 +54,7 @@ class Call:
     region: str = ""  # filled once known: where the request was served
     target: str = ""  # filled once known: ARM id of what it is about
     operation: str = ""  # filled once known: the RBAC action
+    holds: str = ""  # the account (id in lower case) that this write keeps busy until its answer
     _json: Any = field(default=None, repr=False)
 
     def parameter(self, name: str, default: str = "") -> str:

@@ -41,11 +41,13 @@ DEFAULTS: Body = {
     "activity_delay": [180.0, 1200.0],  # an event can be seen after 3 to 20 minutes
     "graph_delay": [5.0, 240.0],  # a resource change within 5 minutes
     "retry_after": 1,  # Retry-After of running operations
+    "write_seconds": 0.05,  # real ones that a deployment's write holds its account
     "page_size": 0,  # 0: as the real service (all in one page, mostly)
     "empty_pages": False,  # put an empty page with a nextLink first
     "relative_next": False,  # relative nextLinks
     "shuffle": False,  # answer lists in another order, ids in another case, defaults left out
     "throttle": True,
+    "inside_network": False,  # callers of closed accounts sit behind their private endpoints
     "data_bucket": [30, 30.0],  # requests an account's endpoint takes, and a second
     "buckets": {"reads": [250, 25.0], "writes": [200, 10.0], "deletes": [200, 10.0]},
 }
@@ -72,6 +74,7 @@ class World:
         self.base = base  # https://localhost:port
         self.blob = ""  # http://127.0.0.1:port of Azurite, once it runs
         self.instant = False  # while an estate is loaded: nothing takes time
+        self.held: set[str] = set()  # accounts (ids in lower case) that a write holds just now
         self._happenings: dict[str, Happening] = {}
 
     # -- settings ---------------------------------------------------------------------------

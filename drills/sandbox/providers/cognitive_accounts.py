@@ -11,7 +11,7 @@ import orjson
 
 from drills.sandbox.arm import Behaviour, LongOperation, Record, Write
 from drills.sandbox.clock import parse_time, wire_time
-from drills.sandbox.ids import ResourceId, parse_id, region_name
+from drills.sandbox.ids import ResourceId, parse_id, region_name, segment_after
 from drills.sandbox.providers.cognitive_models import REGIONS
 from drills.sandbox.providers.cognitive_quota import (
     ACCOUNT_COUNT,
@@ -259,7 +259,10 @@ def require_ready(world: World, rid: ResourceId) -> Record:
 
 def require_quiet(world: World, account: Record, *, but: str = "") -> None:
     """Refuse while another operation on the account or a deployment of it is running."""
-    busy = account.properties.get("provisioningState") not in _TERMINAL
+    busy = (
+        account.properties.get("provisioningState") not in _TERMINAL
+        or account.id.lower() in world.held
+    )
     for deployment in world.arm.children(account.id, DEPLOYMENTS, copied=False):
         state = deployment.properties.get("provisioningState")
         if state not in _TERMINAL and deployment.id.lower() != but:
@@ -381,6 +384,8 @@ class Accounts(Behaviour):
                     "property. If you don't want to restore existing resource, please purge it "
                     "first.",
                 )
+        if existing is not None and not (write.patch and set(write.call.json()) <= {"tags"}):
+            require_quiet(world, existing)
         self._check(write, sent)
         before = existing.properties if existing is not None else {}
         domain = sent.get("customSubDomainName") or before.get("customSubDomainName")
@@ -892,7 +897,12 @@ def _purge(world: World, call: Call, parts: dict[str, str]) -> Answer:
     if seconds <= 0:
         return Answer(200)
     # The operation is about the deleted account's own id; at its end nothing is there: 204.
-    headers = world.arm.start(call, "/" + call.path.strip("/"), LongOperation(seconds, "location"))
+    headers = world.arm.start(
+        call,
+        "/" + call.path.strip("/"),
+        LongOperation(seconds, "location"),
+        location=segment_after(call.path, "locations"),
+    )
     return Answer(202, None, headers)
 
 

@@ -437,8 +437,9 @@ class Deployments(Behaviour):
     # -- what follows ---------------------------------------------------------------------------
 
     def saved(self, write: Write, record: Record) -> None:
-        """Set the timers that watch over the deployment."""
+        """Set the timers that watch over the deployment, and hold its account meanwhile."""
         world = write.world
+        write.call.holds = record.rid.parent.lower()
         if record.hidden.get("tuned"):
             body = {"id": record.id.lower(), "serial": record.hidden["serial"]}
             if write.existing is None or write.existing.hidden.get("serial") != body["serial"]:
@@ -458,6 +459,10 @@ class Deployments(Behaviour):
                         f"The deployment '{record.name}' is the {name} of deployment "
                         f"'{other.name}' and cannot be deleted.",
                     )
+
+    def deleted(self, world: World, call: Call, record: Record) -> None:
+        """Hold the account until the answer goes out."""
+        call.holds = record.rid.parent.lower()
 
     def view(self, world: World, record: Record) -> Body:
         """The deployment in the order of the recordings: the etag last."""
