@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from snapshots.vault import Vault
 
 
+_MENDED = 20  # snapshots that are looked at for a missing manifest
+
+
 @described(
     "muster snapshot",
     "muster snapshot --format json --quiet",
@@ -84,6 +87,7 @@ def keep_snapshot(
         vault.prepare()
     fingerprints = wiring.fingerprints()
     previous = None if first else ledger.load()
+    _mend_manifests(ledger, vault)
     options = wiring.take_options()
     options = replace(
         options,
@@ -107,7 +111,6 @@ def keep_snapshot(
         line.tell(f"keeping {len(snapshot.resources)} resources")
         kept = ledger.commit(snapshot, trailers=_read_at(cloud, snapshot))
         warnings = [kept.pushed.warning] if kept.pushed is not None and not kept.pushed else []
-        _mend_manifest(ledger, vault, previous)
         _keep_manifest(ledger, vault, snapshot, kept)
         bundle = _keep_bundle(ledger, vault, kept)
     return Taken(replace(snapshot, id=kept.commit), kept, bundle, tuple(warnings))
@@ -142,16 +145,23 @@ def _keep_manifest(ledger: Ledger, vault: Vault, snapshot: Snapshot, kept: Kept)
     vault.keep_manifest(Manifest.of(replace(whole, id=kept.snapshot, resources=resources)))
 
 
-def _mend_manifest(ledger: Ledger, vault: Vault, previous: Snapshot | None) -> None:
-    """Write the last snapshot's manifest when a crash came between its commit and its manifest."""
+def _mend_manifests(ledger: Ledger, vault: Vault) -> None:
+    """Write the manifests that are missing because a crash came between commit and manifest.
+
+    Before anything new is kept, so that crashes in a row leave none without; of the newest
+    snapshots only, because two at once may each have left one.
+    """
     from snapshots.vault import Manifest
 
-    if previous is None:
+    if not ledger.tip():
         return
-    identifier = ledger.entry(previous.id).snapshot
-    if identifier and identifier not in vault.manifests():
-        resources = {**previous.stale, **previous.resources}
-        vault.keep_manifest(Manifest.of(replace(previous, id=identifier, resources=resources)))
+    there = frozenset(vault.manifests())
+    for entry in list(ledger.log(_MENDED)):
+        if entry.snapshot and entry.snapshot not in there:
+            found = ledger.load(entry.commit)
+            resources = {**found.stale, **found.resources}
+            found = replace(found, id=entry.snapshot, resources=resources)
+            vault.keep_manifest(Manifest.of(found))
 
 
 def _keep_bundle(ledger: Ledger, vault: Vault, kept: Kept) -> str:
