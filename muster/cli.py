@@ -77,8 +77,36 @@ COMMANDS: dict[str, Entry] = {
     "ignore": Entry(
         "muster.commands.ignore:command", "Leave findings alone for a while.", "Decide"
     ),
+    "revert": Entry("muster.commands.revert:command", "Undo findings (dry by default).", "Decide"),
+    "history": Entry(
+        "muster.commands.history:command", "Every change of one resource, with its author.", "Look"
+    ),
+    "blame": Entry(
+        "muster.commands.blame:command", "Who set each property of a resource last.", "Look"
+    ),
+    "replicate": Entry(
+        "muster.commands.replicate:command",
+        "Keep the standby in step with the primary.",
+        "Recover",
+    ),
     "ready": Entry(
         "muster.commands.ready:command", "Could we recover right now? Touches nothing.", "Recover"
+    ),
+    "plan": Entry(
+        "muster.commands.restore:plan",
+        "Show what a restore would do, and change nothing.",
+        "Recover",
+    ),
+    "restore": Entry(
+        "muster.commands.restore:command",
+        "Bring a snapshot back, in place or elsewhere (dry by default).",
+        "Recover",
+    ),
+    "resume": Entry(
+        "muster.commands.resume:command", "Go on after a crash, a stop or a repair.", "Recover"
+    ),
+    "undo": Entry(
+        "muster.commands.resume:undo", "Take back what was applied (dry by default).", "Recover"
     ),
 }
 SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")

@@ -171,6 +171,16 @@ class SecretSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreSettings:
+    """How a restore behaves, and where the secrets are that no snapshot holds."""
+
+    max_steps: int = 50  # more steps than that need --approve with their number
+    threads: int = 16
+    # key, end of a key or glob -> "env:NAME", "file:PATH" or "keyvault:URL": never the secret
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialSettings:
     """Who muster is."""
 
@@ -193,6 +203,7 @@ class Settings:
     retention: RetentionSettings = RetentionSettings()
     secrets: SecretSettings = SecretSettings()
     credential: CredentialSettings = CredentialSettings()
+    restore: RestoreSettings = RestoreSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +356,34 @@ def read_fingerprint_key(file: Path) -> bytes:
 
 
 _KEY_BYTES = 32
+
+
+def read_answer(reference: str, settings: Settings) -> str:
+    """Give the secret that "env:NAME" or "file:PATH" points to. Raises SettingsError.
+
+    A file must be readable by its owner alone; a line end at its end is not part of the secret.
+    """
+    how, _, name = reference.partition(":")
+    match how:
+        case "env":
+            value = os.environ.get(name, "")
+            if not value:
+                raise SettingsError(
+                    f"the environment has no {name}",
+                    where="restore.secrets",
+                    remedy=f"set {name}, and run it again",
+                )
+            return value
+        case "file":
+            path = settings.file.parent.joinpath(Path(name).expanduser())
+            _guard(path)
+            return path.read_text("utf-8").rstrip("\r\n")
+        case _:
+            raise SettingsError(
+                f"{how!r} is no way to a secret",
+                where="restore.secrets",
+                remedy='write "env:NAME", "file:PATH" or "keyvault:https://…/secrets/NAME"',
+            )
 
 
 def write_private(file: Path, text: str) -> None:
@@ -716,6 +755,7 @@ def _settings(top: _Table) -> Settings:
     objectives, audit = top.table("objectives"), top.table("audit")
     snapshot, retention = top.table("snapshot"), top.table("retention")
     secrets, credential = top.table("secrets"), top.table("credential")
+    restore = top.table("restore")
     top.finish()
     if estate_table is None:
         raise top.fail(
@@ -734,6 +774,7 @@ def _settings(top: _Table) -> Settings:
         retention=_retention(retention or _empty(top, "retention")),
         secrets=_secrets(secrets or _empty(top, "secrets")),
         credential=_credential(credential or _empty(top, "credential")),
+        restore=_restore(restore or _empty(top, "restore")),
     )
 
 
@@ -971,6 +1012,33 @@ def _secrets(table: _Table) -> SecretSettings:
     return found
 
 
+_REFERENCE = re.compile(
+    r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|keyvault:https://[^/\s]+/secrets/[A-Za-z0-9-]+(/\w+)?)"
+)
+
+
+def _check_reference(text: str) -> str | None:
+    if _REFERENCE.fullmatch(text):
+        return None
+    return f"{text!r} does not say where the secret is"
+
+
+def _restore(table: _Table) -> RestoreSettings:
+    default = RestoreSettings()
+    references = table.table("secrets")
+    found: dict[str, str] = {}
+    if references is not None:
+        for name in references.values:
+            found[name] = references.text(name, example="env:NAME", check=_check_reference)
+    made = RestoreSettings(
+        table.number("max_steps", default.max_steps, least=1, most=10**6),
+        table.number("threads", default.threads, least=1, most=MAX_CONCURRENCY),
+        found,
+    )
+    table.finish()
+    return made
+
+
 def _credential(table: _Table) -> CredentialSettings:
     words = [kind.value for kind in CredentialKind]
     kind = table.text(
@@ -1030,6 +1098,7 @@ def render(settings: Settings) -> str:
         lines.append(f"rpo = {quote(spell_duration(s.objectives.rpo))}")
     if s.objectives.horizon != ObjectiveSettings().horizon:
         lines.append(f"horizon = {quote(spell_duration(s.objectives.horizon))}")
+    lines += _render_restore(s.restore)
     lines += [
         "",
         "[audit]",
@@ -1063,6 +1132,15 @@ def render(settings: Settings) -> str:
         key_file = quote(_beside(s, s.secrets.fingerprint_key_file))
         lines += ["", "[secrets]", f"fingerprint_key_file = {key_file}"]
     return "\n".join(lines) + "\n"
+
+
+def _render_restore(restore: RestoreSettings) -> list[str]:
+    if restore == RestoreSettings():
+        return []
+    lines = ["", "[restore]", f"max_steps = {restore.max_steps}", f"threads = {restore.threads}"]
+    if restore.secrets:
+        lines.append("[restore.secrets]")
+    return lines + [f"{quote(name)} = {quote(to)}" for name, to in restore.secrets.items()]
 
 
 def _beside(settings: Settings, path: Path) -> str:

@@ -5,7 +5,7 @@ Heavy things are imported when they are asked for: `muster log` needs no Azure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from muster.settings import (
     PairSettings,
     Settings,
     read_account_key,
+    read_answer,
     read_fingerprint_key,
     read_secret,
 )
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from snapshots.cloud import Cloud
     from snapshots.cloud.place import Credential
     from snapshots.ledger import Ledger, Retention
+    from snapshots.records import Records
+    from snapshots.restore import Tools
     from snapshots.secrets import Fingerprints
     from snapshots.steps import Mapping as Places
-    from snapshots.take import Scope, TakeOptions
+    from snapshots.take import Progress, Scope, TakeOptions
     from snapshots.vault import Vault
 
 
@@ -202,6 +205,46 @@ class Wiring:
             reference=chosen.reference,
             payloads=chosen.content,
             reference_regions=tuple(sorted({pair.standby for pair in self.settings.estate.pairs})),
+        )
+
+    def records(self) -> Records:
+        """What was applied: beside the ledger, with copies in the vault."""
+        from snapshots.records import Records
+
+        ledger = self.settings.ledger.path
+        folder = ledger.with_name(f"{ledger.name}-records")
+        return Records(folder, clock=self.clock, vault=self.vault())
+
+    def secret(self, reference: str) -> str:
+        """Give the secret that a reference of [restore.secrets] points to. Raises MusterError."""
+        if not reference.startswith("keyvault:"):
+            return read_answer(reference, self.settings)
+        from snapshots.cloud.place import Place, Plane
+
+        base, _, path = reference.removeprefix("keyvault:").partition("/secrets/")
+        answer = self.cloud().get(
+            Place(Plane.KEY_VAULT, base),
+            f"/secrets/{path}",
+            params={"api-version": "7.4"},
+            kind="key-vault-secret",
+        )
+        value = answer.body.get("value") if isinstance(answer.body, dict) else None
+        if not isinstance(value, str) or not value:
+            raise NotFoundError("the secret has no value", where=reference, remedy="set it")
+        return value
+
+    def restore_tools(self, progress: Callable[[Progress], None] | None = None) -> Tools:
+        """What a restore, revert or replication works with."""
+        from snapshots.restore import Tools
+
+        return Tools(
+            self.cloud(),
+            self.vault(),
+            self.fingerprints(),
+            self.clock,
+            __version__,
+            self.secret,
+            progress,
         )
 
     def retention(self) -> Retention:

@@ -8,6 +8,7 @@ says what is done, what is not, and how to go on.
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from snapshots.steps import (
 from snapshots.writing import Cloud, Payloads, Writer, Written
 
 THREADS = 16
+_SHORTEST = 6  # letters of a secret that is looked for in what is told
 _FINISHED = frozenset({StepState.DONE, StepState.ADOPTED})
 
 
@@ -135,6 +137,7 @@ class _Applying:
     begun: set[str] = field(default_factory=set)  # in an earlier run
     finished: int = 0
     lock: Lock = field(default_factory=Lock)
+    answered: set[str] = field(default_factory=set)  # secrets: nothing may quote them
     writer: Writer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -271,8 +274,8 @@ class _Applying:
                 step,
                 StepState.BLOCKED if blocked else StepState.FAILED,
                 seconds=seconds,
-                error=scrub(" ".join(error.what.split()))[:500],
-                remedy=scrub(error.remedy)[:300],
+                error=self._scrubbed(" ".join(error.what.split()))[:500],
+                remedy=self._scrubbed(error.remedy)[:300],
             )
             return False
         seconds = (self.clock.now() - begun).total_seconds()
@@ -406,10 +409,26 @@ class _Applying:
                     where=str(step.key),
                     remedy=f'name it in muster.toml: [restore.secrets] "{step.key}" = "env:NAME"',
                 )
-            value = self.secret(question.answer)
+            value = self._asked(question.answer)
             assert step.after is not None
             found[question.path] = _shaped(step.after, question.path, value)
         return found
+
+    def _asked(self, reference: str) -> str:
+        value = self.secret(reference)
+        with self.lock:
+            self.answered.add(value)
+            if value.lstrip().startswith("{"):
+                self.answered.update(re.findall(r'"([^"]{6,})"', value))
+        return value
+
+    def _scrubbed(self, text: str) -> str:
+        with self.lock:
+            known = sorted(self.answered, key=len, reverse=True)
+        for value in known:
+            if len(value) >= _SHORTEST:
+                text = text.replace(value, "[secret]")
+        return scrub(text)
 
     # ---- the way back ---------------------------------------------------------------------
 
@@ -471,7 +490,7 @@ class _Applying:
     def _kept(self, step: Step, resource: Resource) -> dict[str, Json]:
         """Secrets of what is written back: asked for by the same references."""
         return {
-            q.path: _shaped(resource, q.path, self.secret(q.answer))
+            q.path: _shaped(resource, q.path, self._asked(q.answer))
             for q in step.questions
             if q.answer
         }

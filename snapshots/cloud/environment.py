@@ -45,12 +45,18 @@ class Environment:
         return any(host.endswith("." + suffix) for suffix in (own_host, *self.suffixes))
 
 
+# The domain of key vaults, and the audience of their tokens (Key Vault documentation, "Key Vault's
+# DNS suffixes"), by the top domain of the cloud.
+_KEY_VAULTS = {"com": "vault.azure.net", "cn": "vault.azure.cn", "us": "vault.usgovcloudapi.net"}
+
+
 def _audiences(arm: str, tld: str) -> dict[Plane, str]:
     return {
         Plane.ARM: f"{arm}/.default",
         Plane.OPENAI: f"https://cognitiveservices.azure.{tld}/.default",
         Plane.FOUNDRY: f"https://ai.azure.{tld}/.default",
         Plane.SEARCH: f"https://search.azure.{tld}/.default",
+        Plane.KEY_VAULT: f"https://{_KEY_VAULTS[tld]}/.default",
     }
 
 
@@ -59,6 +65,7 @@ def _suffixes(tld: str, *more: str) -> tuple[str, ...]:
         f"openai.azure.{tld}",
         f"cognitiveservices.azure.{tld}",
         f"services.ai.azure.{tld}",
+        _KEY_VAULTS[tld],
         *more,
     )
 

@@ -16,6 +16,7 @@ class Plane(StrEnum):
     OPENAI = "openai"  # data plane of an Azure OpenAI or AI Services account
     FOUNDRY = "foundry"  # data plane of a Foundry project
     SEARCH = "search"  # data plane of an AI Search service
+    KEY_VAULT = "key-vault"  # secrets that a restore asks for
 
 
 class Cursor(StrEnum):

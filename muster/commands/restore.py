@@ -1,0 +1,186 @@
+"""`muster restore` and `muster plan`: from a snapshot back to a working estate."""
+
+from __future__ import annotations
+
+import click
+
+from muster.commands.restoring import (
+    approved,
+    declare_down,
+    refused,
+    request_for,
+    save_plan,
+    stopping,
+    target_options,
+    teller,
+)
+from muster.invocation import Command, Exit, Invocation, described
+from muster.wiring import Wiring
+
+
+@described(
+    "muster restore",
+    "muster restore latest --only deployment/gpt4o --apply",
+    "muster restore latest --to standby --declare-down swedencentral --apply --yes --approve 42",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INTERRUPTED),
+)
+@click.command("restore", cls=Command)
+@target_options
+@click.option("--dry-run", is_flag=True, help="Only show the plan (what happens anyway).")
+@click.option("--apply", "apply_", is_flag=True, help="Do what the plan says.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--approve",
+    type=int,
+    metavar="N",
+    help="The number of steps, for a plan of more than [restore] max_steps.",
+)
+@click.option("--save", type=click.Path(dir_okay=False), help="Write the plan to this file too.")
+@click.pass_obj
+def command(  # noqa: PLR0917 - click's options
+    invocation: Invocation,
+    snapshot: str,
+    to: str,
+    pair: str | None,
+    only: tuple[str, ...],
+    prune: bool,
+    declare_down: tuple[str, ...],
+    dry_run: bool,
+    apply_: bool,
+    yes: bool,
+    approve: int | None,
+    save: str | None,
+) -> int:
+    """Bring SNAPSHOT back: a single resource or a whole estate, in place or elsewhere.
+
+    Shows the plan; --apply does it, after asking. Everything that would stop it half way is asked
+    beforehand: a gate that does not open ends it with exit code 1, and nothing was changed.
+    Afterwards the target is taken again: exit code 0 means that no change is left, 2 that some is.
+    """
+    if dry_run and apply_:
+        raise click.UsageError("--dry-run and --apply exclude each other")
+    return _run(
+        invocation,
+        "restore",
+        (snapshot, to, pair, only, prune),
+        declare_down,
+        apply_=apply_,
+        yes=yes,
+        approve=approve,
+        save=save,
+    )
+
+
+@described(
+    "muster plan",
+    "muster plan latest --to standby",
+    "muster plan 2026-11-21 --only 'agent/*' --format json",
+    exits=(Exit.CLEAN, Exit.ERROR),
+)
+@click.command("plan", cls=Command)
+@target_options
+@click.option("--save", type=click.Path(dir_okay=False), help="Write the plan to this file too.")
+@click.pass_obj
+def plan(  # noqa: PLR0917 - click's options
+    invocation: Invocation,
+    snapshot: str,
+    to: str,
+    pair: str | None,
+    only: tuple[str, ...],
+    prune: bool,
+    declare_down: tuple[str, ...],
+    save: str | None,
+) -> int:
+    """Show what a restore of SNAPSHOT would do, in which order, how long it takes; change nothing.
+
+    Also what is different on purpose, what cannot come back and why, and the gates that would stop
+    it.
+    """
+    return _run(
+        invocation,
+        "plan",
+        (snapshot, to, pair, only, prune),
+        declare_down,
+        apply_=False,
+        yes=False,
+        approve=None,
+        save=save,
+    )
+
+
+def _run(
+    invocation: Invocation,
+    name: str,
+    what: tuple[str, str, str | None, tuple[str, ...], bool],
+    down: tuple[str, ...],
+    *,
+    apply_: bool,
+    yes: bool,
+    approve: int | None,
+    save: str | None,
+) -> int:
+    from muster.report.plan import document, gate_lines, outcome_lines, plan_lines
+    from muster.report.progress import ProgressLine
+    from snapshots.restore import execute, gates, prepare
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        declare_down(wiring, down)
+        request = request_for(wiring, *what)
+        if request.snapshot.gaps:
+            invocation.warn(
+                f"the snapshot has {len(request.snapshot.gaps)} gaps: what they hid is not restored"
+            )
+        with ProgressLine(invocation) as line:
+            tools = wiring.restore_tools(
+                lambda p: line.tell(f"looking: {p.kind}, {p.done} of {p.total} listings")
+            )
+            prepared = prepare(request, tools)
+            asked = gates(prepared, tools)
+        save_plan(prepared.plan, save)
+        closed = refused(asked)
+        if not apply_ or closed or prepared.plan.is_empty:
+            if invocation.json:
+                invocation.emit(document(name, prepared.plan, gates=asked))
+            else:
+                invocation.show(*plan_lines(prepared.plan), *gate_lines(asked))
+                if not apply_ and not closed and not prepared.plan.is_empty and name == "restore":
+                    invocation.say("nothing was changed: --apply does it")
+            if closed and apply_:
+                invocation.warn("a gate did not open: nothing was changed")
+                return Exit.ERROR
+            if apply_ and prepared.plan.unknown:
+                return Exit.FINDINGS
+            return Exit.CLEAN
+        if not invocation.json:
+            invocation.show(*plan_lines(prepared.plan))
+        most = wiring.settings.restore.max_steps
+        if not approved(invocation, prepared.plan, yes=yes, approve=approve, most=most):
+            invocation.warn("nothing was changed")
+            return Exit.ERROR
+        with ProgressLine(invocation) as line, stopping(invocation) as stop:
+            done = execute(prepared, tools, wiring.records(), stop=stop, tell=teller(line.tell))
+        if invocation.json:
+            invocation.emit(
+                document(
+                    name,
+                    prepared.plan,
+                    record=done.record,
+                    remaining=done.remaining,
+                    gates=asked,
+                    seconds=done.seconds,
+                    calls=done.calls,
+                )
+            )
+        else:
+            invocation.show(
+                *outcome_lines(
+                    done.record,
+                    done.remaining,
+                    stopped=done.stopped,
+                    seconds=done.seconds,
+                    calls=done.calls,
+                )
+            )
+    if done.stopped:
+        return Exit.INTERRUPTED
+    return Exit.CLEAN if done.complete else Exit.FINDINGS

@@ -1,0 +1,130 @@
+"""`muster resume` and `muster undo`: go on with a record, or take back what it did."""
+
+from __future__ import annotations
+
+import click
+
+from muster.commands.restoring import declare_down as send_nothing
+from muster.commands.restoring import request_of, stopping, teller
+from muster.invocation import Command, Exit, Invocation, described
+from muster.wiring import Wiring
+
+
+@described(
+    "muster resume last",
+    "muster resume 20261122T0912 --format json",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INTERRUPTED),
+)
+@click.command("resume", cls=Command)
+@click.argument("record", default="last")
+@click.option(
+    "--declare-down", multiple=True, metavar="REGION", help="Send nothing to this region."
+)
+@click.pass_obj
+def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) -> int:
+    """Go on with RECORD after a crash, a stop, or a repaired cause.
+
+    Steps that were begun are looked up first: what they made is adopted, not made twice.
+    """
+    from muster.report.plan import document, outcome_lines
+    from muster.report.progress import ProgressLine
+    from snapshots.restore import resume
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        send_nothing(wiring, declare_down)
+        records = wiring.records()
+        known = records.read(record)
+        request = request_of(wiring, known)
+        tools = wiring.restore_tools()
+        with ProgressLine(invocation) as line, stopping(invocation) as stop:
+            done = resume(request, tools, records, known.id, stop=stop, tell=teller(line.tell))
+        if invocation.json:
+            invocation.emit(
+                document(
+                    "resume",
+                    done.record.plan,
+                    record=done.record,
+                    remaining=done.remaining,
+                    seconds=done.seconds,
+                    calls=done.calls,
+                )
+            )
+        else:
+            invocation.show(
+                *outcome_lines(
+                    done.record,
+                    done.remaining,
+                    stopped=done.stopped,
+                    seconds=done.seconds,
+                    calls=done.calls,
+                )
+            )
+    if done.stopped:
+        return Exit.INTERRUPTED
+    return Exit.CLEAN if done.complete else Exit.FINDINGS
+
+
+@described(
+    "muster undo last",
+    "muster undo last --apply --yes",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INTERRUPTED),
+)
+@click.command("undo", cls=Command)
+@click.argument("record", default="last")
+@click.option("--apply", "apply_", is_flag=True, help="Do it; without, only show what would be.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
+    """Take back what RECORD did, last first.
+
+    What was made is deleted, what was changed is written back, what was deleted is made again.
+    """
+    from muster.report.plan import document
+    from muster.report.progress import ProgressLine
+    from muster.report.terminal import plural, text
+    from snapshots.apply import to_undo
+    from snapshots.restore import take_back
+    from snapshots.steps import StepState
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        records = wiring.records()
+        known = records.read(record)
+        steps = to_undo(known)
+        if not apply_ or not steps:
+            if invocation.json:
+                invocation.emit(document("undo", known.plan, record=known))
+            else:
+                for step in steps:
+                    action = step.undo.value if step.undo is not None else "nothing for"
+                    invocation.show(text(f"{action} {step.key}  (was {step.action.value})"))
+                invocation.show(text(f"{plural(len(steps), 'step')} to take back", "bold"))
+                if steps:
+                    invocation.say("nothing was changed: --apply does it")
+            return Exit.CLEAN
+        if not invocation.confirm(f"take back {plural(len(steps), 'step')}?", yes=yes):
+            invocation.warn("nothing was changed")
+            return Exit.ERROR
+        tools = wiring.restore_tools()
+        with ProgressLine(invocation) as line, stopping(invocation) as stop:
+            found = take_back(
+                tools,
+                records,
+                known.id,
+                threads=wiring.settings.restore.threads,
+                stop=stop,
+                tell=teller(line.tell),
+            )
+        left = [s for s in steps if found.state(s.id) is not StepState.UNDONE]
+        if invocation.json:
+            invocation.emit(document("undo", found.plan, record=found))
+        else:
+            for step in left:
+                last = found.last(step.id)
+                invocation.show(
+                    text(f"not taken back: {step.key}: {last.error if last else ''}", "bold red")
+                )
+            done = len(steps) - len(left)
+            invocation.show(text(f"{plural(done, 'step')} taken back", "bold"))
+    if stop.is_set():
+        return Exit.INTERRUPTED
+    return Exit.FINDINGS if left else Exit.CLEAN

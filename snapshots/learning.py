@@ -1,0 +1,37 @@
+"""Learn from earlier records how long each kind of step takes."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from snapshots.errors import MusterError
+from snapshots.plan import Estimate, Estimates
+from snapshots.records import Records
+from snapshots.steps import Action, StepState
+
+_LATEST = 5  # records that are looked at
+
+
+def learn(records: Records) -> Estimates:
+    """Give the median of what steps took in the latest records, by kind and action.
+
+    Where nothing was recorded the usual values stay. A record that cannot be read is passed over.
+    """
+    seconds: dict[tuple[str, Action], list[float]] = {}
+    for id_ in records.all()[-_LATEST:]:
+        try:
+            record = records.read(id_)
+        except MusterError:
+            continue
+        steps = {step.id: step for step in record.plan.steps}
+        for outcome in record.outcomes:
+            step = steps.get(outcome.step)
+            if step is not None and outcome.state is StepState.DONE:
+                seconds.setdefault((step.key.kind, step.action), []).append(outcome.seconds)
+    usual = Estimates()
+    return Estimates(
+        {
+            (kind, action): Estimate(round(median(found), 3), usual.of(kind, action).calls)
+            for (kind, action), found in seconds.items()
+        }
+    )
