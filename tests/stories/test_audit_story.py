@@ -617,3 +617,38 @@ def test_several_formats_go_to_a_folder(site: Site, tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     site.run("audit", "--format", "text", "--format", "json", "--output", str(folder))
     assert sorted(p.name for p in folder.iterdir()) == ["audit.json", "audit.txt"]
+
+
+def test_the_life_of_a_resource_names_every_author(site: Site) -> None:
+    site.approve_all()
+    site.later()
+    anna, pipeline = site.person("Anna Lindqvist"), site.person("pipeline")
+    set_capacity(site, anna, 50)
+    site.later()
+    finding = only(site.audit())
+    path = site.id(*SWC, "deployments", "gpt4o-mini")
+    body = anna.does("GET", path)
+    body["properties"]["versionUpgradeOption"] = "NoAutoUpgrade"
+    pipeline.does("PUT", path, {"sku": body["sku"], "properties": body["properties"]})
+    site.later()
+    both = only(site.audit())
+    assert {p.path: p.attribution.who for p in both.paths if p.attribution} == {
+        "/sku/capacity": anna.who,
+        "/properties/versionUpgradeOption": pipeline.who,
+    }
+    site.run("approve", both.id, "--reason", "agreed", "--ticket", "CHG-3", "--by", "bo")
+    assert finding.id != both.id
+    life = site.json("history", "aoai-claims-swc/gpt4o-mini")["changes"]
+    told = [(step["branch"], step["change"], step["attribution"]["who"]) for step in life]
+    assert ("baseline", "changed", "bo") in told
+    assert ("live", "changed", pipeline.who) in told
+    assert ("live", "changed", anna.who) in told
+    assert told.index(("live", "changed", pipeline.who)) < told.index(("live", "changed", anna.who))
+    properties = site.json("blame", "aoai-claims-swc/gpt4o-mini")["properties"]
+    blamed = {line["path"]: line["attribution"]["who"] for line in properties}
+    assert blamed["/sku/capacity"] == anna.who
+    assert blamed["/properties/versionUpgradeOption"] == pipeline.who
+    assert blamed["/properties/model/name"] is None
+    assert anna.who in site.run("history", "aoai-claims-swc/gpt4o-mini")
+    assert pipeline.who in site.run("blame", "aoai-claims-swc/gpt4o-mini")
+    site.run("history", "nothing-of-this-name", expect=1)
