@@ -284,7 +284,7 @@ def _property(found: PropertyFinding, whole: Attribution) -> Property:
     if found.attribution is not None and found.attribution != whole:
         own = found.attribution
         when = words.moment(own.when) or "at a time nobody recorded"
-        by = words.who(own)
+        by = words.cut(words.who(own), 200)
         by += f", {when}, {words.confidence(own)}" if own.known else ""
     return Property(words.cut(words.pointer(found.path), 400), before, after, by)
 
