@@ -22,7 +22,7 @@ from muster.wiring import Wiring
     "muster restore",
     "muster restore latest --only deployment/gpt4o --apply",
     "muster restore latest --to standby --declare-down swedencentral --apply --yes --approve 42",
-    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INTERRUPTED),
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
 )
 @click.command("restore", cls=Command)
 @target_options

@@ -13,7 +13,7 @@ from muster.wiring import Wiring
 @described(
     "muster resume last",
     "muster resume 20261122T0912 --format json",
-    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INTERRUPTED),
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
 )
 @click.command("resume", cls=Command)
 @click.argument("record", default="last")
@@ -67,7 +67,7 @@ def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) 
 @described(
     "muster undo last",
     "muster undo last --apply --yes",
-    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INTERRUPTED),
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
 )
 @click.command("undo", cls=Command)
 @click.argument("record", default="last")
