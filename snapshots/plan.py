@@ -315,6 +315,11 @@ def _cut(body: JsonObject, path: tuple[str | int, ...]) -> JsonObject:
     made: Json
     if isinstance(holder, list) and isinstance(last, int):
         made = [item for number, item in enumerate(holder) if number != last]
+        above = take_at(body, pointer(steps[:-2])) if len(steps) > 1 else None
+        if not made and isinstance(above, dict):
+            # A canonical body has no empty list: what is left of it is nothing.
+            steps = steps[:-1]
+            made = {name: value for name, value in above.items() if name != steps[-1]}
     elif isinstance(holder, dict):
         made = {name: value for name, value in holder.items() if name != last}
     else:
