@@ -467,6 +467,7 @@ class Arm:
         self._authorize(call, rid, "write", rid.text)
         behaviour = self.behaviour(rid)
         body = copy.deepcopy(call.json())
+        _require_form(body)
         self.world.access.check_locks(call, rid.text, delete=False)
         existing = self.find(rid)
         if behaviour.parent_required and len(rid.types) > 1 and self.find(rid.parent) is None:
@@ -639,6 +640,30 @@ class Arm:
         if found.get("error"):
             body["error"] = found["error"]
         return Answer(200, body, waiting)
+
+
+def _require_form(body: Body) -> None:
+    """Refuse what no resource of any type may look like (ARM's own check, before the provider)."""
+    wrong = next(
+        (n for n in ("properties", "sku", "identity", "tags", "plan") if _odd(body.get(n), dict)),
+        "",
+    )
+    tags = body.get("tags") or {}
+    if not wrong and any(_odd(value, str) for value in tags.values()):
+        wrong = "tags"
+    wrong = wrong or next((n for n in ("location", "kind") if _odd(body.get(n), str)), "")
+    if wrong:
+        raise ArmError(
+            400,
+            "InvalidRequestContent",
+            "The request content was invalid and could not be deserialized: the value of "
+            f"'{wrong}' is of another type than a resource may have there.",
+            gateway=True,
+        )
+
+
+def _odd(value: object, kind: type) -> bool:
+    return value is not None and not isinstance(value, kind)
 
 
 def disturb(values: list[Body], noise: random.Random) -> list[Body]:
