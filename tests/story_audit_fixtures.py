@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+from jsonschema import Draft202012Validator
 
 from muster.cli import main
 from muster.commands.audit import run_audit
@@ -22,6 +23,7 @@ from snapshots.audit.run import Wishes
 from snapshots.ledger import Ledger
 from tests.sandbox_fixtures import ARM_SCOPE, RunningSandbox
 
+ROOT = Path(__file__).parents[1]
 API = "api-version=2025-06-01"
 LATER = 1300  # seconds after which every record of a change can be seen
 
@@ -145,8 +147,11 @@ class Site:
     code: int = 0
 
     def json(self, *arguments: str, expect: int | None = 0) -> Any:
-        """Run a command and read its JSON."""
-        return json.loads(self.run(*arguments, "--format", "json", expect=expect))
+        """Run a command, read its JSON and hold it to its schema."""
+        found = json.loads(self.run(*arguments, "--format", "json", expect=expect))
+        file = ROOT / "docs" / "schemas" / f"{arguments[0]}.schema.json"
+        Draft202012Validator(json.loads(file.read_text("utf-8"))).validate(found)
+        return found
 
     def audit(self, wishes: Wishes | None = None) -> AuditReport:
         """Audit without the command line."""

@@ -16,8 +16,8 @@ from muster.wiring import Wiring
 from snapshots.errors import InputError
 
 if TYPE_CHECKING:
-    from snapshots.audit.report_model import AuditReport
-    from snapshots.audit.run import Policy
+    from snapshots.audit.report_model import AuditReport, Severity
+    from snapshots.audit.run import Policy, Wishes
     from snapshots.ledger import Ledger
     from snapshots.model import Snapshot
     from snapshots.take import Progress
@@ -107,11 +107,8 @@ def command(
     return exit_code(report, least)
 
 
-def exit_code(report: AuditReport, fail_on: object = None) -> int:
+def exit_code(report: AuditReport, least: Severity) -> int:
     """Give the exit code: 3 beats 2, since what was not read may be worse than what was found."""
-    from snapshots.audit.report_model import Severity
-
-    least = fail_on if isinstance(fail_on, Severity) else Severity.INFO
     if report.incomplete:
         return Exit.INCOMPLETE
     if not report.baseline:
@@ -119,13 +116,12 @@ def exit_code(report: AuditReport, fail_on: object = None) -> int:
     return Exit.FINDINGS if report.counting(least) else Exit.CLEAN
 
 
-def run_audit(wiring: Wiring, invocation: Invocation, wishes: object) -> AuditReport:
+def run_audit(wiring: Wiring, invocation: Invocation, wishes: Wishes) -> AuditReport:
     """Run one audit with everything a configuration names."""
     from muster import __version__
     from muster.report.progress import ProgressLine
-    from snapshots.audit.run import Wishes, audit
+    from snapshots.audit.run import audit
 
-    assert isinstance(wishes, Wishes)
     ledger, vault = wiring.ledger(create=True), wiring.vault()
     if not ledger.tip():
         vault.prepare()  # later a missing vault is a mistyped name
