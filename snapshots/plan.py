@@ -324,7 +324,19 @@ def _cut(body: JsonObject, path: tuple[str | int, ...]) -> JsonObject:
         made = {name: value for name, value in holder.items() if name != last}
     else:
         return body
+    if not made and isinstance(made, list) and steps[:-1]:
+        # An empty list means the same as none, and canonical bodies have none.
+        return _cut_name(body, steps[:-1])
     found = put_at(body, pointer(steps[:-1]), made)
+    return found if isinstance(found, dict) else body
+
+
+def _cut_name(body: JsonObject, path: list[str | int]) -> JsonObject:
+    holder = take_at(body, pointer(path[:-1])) if path[:-1] else body
+    if not isinstance(holder, dict):
+        return body
+    made: JsonObject = {name: value for name, value in holder.items() if name != path[-1]}
+    found = put_at(body, pointer(path[:-1]), made) if path[:-1] else made
     return found if isinstance(found, dict) else body
 
 

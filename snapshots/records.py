@@ -193,14 +193,13 @@ class Journal:
 
     def note(self, outcome: Outcome, *, key: Key | None = None, old: str = "") -> None:
         """Write down how a step stands, and carry its new id."""
-        ids = self.record.ids
-        if outcome.id and key is not None and outcome.state in {
-            StepState.DONE,
-            StepState.ADOPTED,
-        }:  # fmt: skip
-            ids = ids.with_id(key, outcome.id, old=old, principal=outcome.principal)
+        finished = outcome.state in {StepState.DONE, StepState.ADOPTED}
         with self._lock:
-            self.record = replace(self.record, outcomes=(*self.record.outcomes, outcome), ids=ids)
+            ids = self.record.ids
+            if outcome.id and key is not None and finished:
+                ids = ids.with_id(key, outcome.id, old=old, principal=outcome.principal)
+            outcomes = (*self.record.outcomes, outcome)
+            self.record = replace(self.record, outcomes=outcomes, ids=ids)
         self.write(outcome.document())
 
     def replan(self, plan: Plan, ids: IdMap) -> None:
