@@ -99,11 +99,13 @@ def audit_html(report: AuditReport) -> bytes:
     cards = [_card(f, a, unfold=number < _OPEN) for number, (f, a) in enumerate(told)]
     whole = {id(card.finding): card.anchor for card in cards}
     verdict, sentence = words.verdict(report)
+    worst = report.worst()
     context: dict[str, object] = {
         "report": report,
         "version": words.visible(report.version),
         "verdict": verdict,
         "sentence": sentence,
+        "worst": worst.value if worst is not None and verdict == "findings" else "",
         "severities": words.by_severity(counted),
         "classes": words.by_class(counted),
         "sweep": words.age(report.sweep_age) + (" ago" if report.last_sweep else ""),
