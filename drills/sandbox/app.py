@@ -143,7 +143,7 @@ class Sandbox:
             answer, code, message = error.answer(), error.code, error.message
         except Exception as error:  # the boundary: nobody above could answer the client
             store.rollback()
-            _log.error(  # noqa: TRY400  one line for users; with DEBUG the whole story
+            _log.error(
                 "%s %s could not be answered: %r",
                 call.method,
                 call.path,

@@ -549,6 +549,9 @@ class Arm:
         behaviour = self.behaviour(owner)
         call.operation = f"{owner.type}/{action}/action"
         self.world.access.check(call, call.operation, owner.text)
+        # A ReadOnly lock stops actions too (listKeys, for one): to ARM a POST is a write. A
+        # CanNotDelete lock stops the method DELETE only.
+        self.world.access.check_locks(call, owner.text, delete=False)
         record = self.find(owner)
         if record is None:
             raise self.missing(owner)

@@ -302,6 +302,59 @@ def test_no_form_of_credentials_gets_into_the_log(sandbox: RunningSandbox) -> No
     assert "canary-" not in json.dumps(sandbox.journal())
 
 
+def test_a_read_only_lock_stops_actions_and_a_delete_lock_does_not(
+    sandbox: RunningSandbox,
+) -> None:
+    here = account(sandbox, "ais-care-swc")
+    lock = f"{here}/providers/Microsoft.Authorization/locks/still?api-version=2020-05-01"
+    keys = f"{here}/listKeys{V}"
+    for level, status in (("CanNotDelete", 200), ("ReadOnly", 409)):
+        body = {"properties": {"level": level}}
+        assert sandbox.call("PUT", lock, body).status_code in (200, 201)
+        answer = sandbox.call("POST", keys)
+        assert answer.status_code == status, (level, answer.text)
+    assert answer.json()["error"]["code"] == "ScopeLocked"
+    assert sandbox.call("DELETE", lock).status_code == 200
+    assert sandbox.call("POST", keys).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tags": ["x"]},
+        {"tags": {"n": 5}},
+        {"tags": "x"},
+        {"properties": []},
+        {"sku": "S0"},
+        {"identity": "SystemAssigned"},
+        {"location": 5},
+    ],
+)
+@pytest.mark.parametrize("kind", ["Microsoft.CognitiveServices/accounts", "Microsoft.Foo/bars"])
+def test_a_body_that_is_no_resource_is_refused(
+    sandbox: RunningSandbox, kind: str, body: dict[str, Any]
+) -> None:
+    group = "/".join(account(sandbox, "ais-care-swc").split("/")[:5])
+    whole = {"kind": "OpenAI", "location": "eastus", "sku": {"name": "S0"}, **body}
+    answer = sandbox.call("PUT", f"{group}/providers/{kind}/odd{V}", whole)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["code"] == "InvalidRequestContent"
+
+
+def test_two_sandboxes_of_one_seed_have_the_same_ids(new_sandbox: Any) -> None:
+    def ids(running: RunningSandbox) -> list[Any]:
+        path = f"/subscriptions/{running.subscription}{CS}/accounts{V}"
+        found = [
+            (a["id"], a["etag"], a["properties"]["internalId"])
+            for a in running.call("GET", path).json()["value"]
+        ]
+        return [running.tenant, running.ready["principals"], found]
+
+    one, same, other = (new_sandbox("--seed", seed) for seed in ("3", "3", "4"))
+    assert ids(one) == ids(same)
+    assert ids(one) != ids(other)
+
+
 def test_a_skip_token_that_nobody_gave_out_is_refused(sandbox: RunningSandbox) -> None:
     path = f"/subscriptions/{sandbox.subscription}{CS}/accounts{V}&$skiptoken="
     for token in ("-5", "zz", "1.5"):

@@ -180,7 +180,10 @@ def _check_message(body: Body) -> None:
 
 def _check_thread(body: Body) -> None:
     checked_metadata(body)
-    for message in body.get("messages") or []:
+    messages = body.get("messages") or []
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise invalid("'messages' must be a list of messages.", param="messages")
+    for message in messages:
         _check_message(message)
 
 
