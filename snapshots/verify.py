@@ -119,7 +119,10 @@ def _rebuild(ledger: Ledger, vault: Vault) -> _Rebuilt:
     try:
         newest = [entry.snapshot for entry in ledger.log() if entry.snapshot]
     except MusterError as error:
-        result.damages.append(_broken("ledger", "the history cannot be read", error))
+        # Which snapshots there were, only the vault can tell now.
+        known = vault.manifests()
+        broken = _broken("ledger", "the history cannot be read", error)
+        result.damages.append(replace(broken, snapshots=known))
         return result
     result.snapshots = len(newest)
     if not newest:
@@ -172,6 +175,19 @@ def _compare(
                     Damage("reconstruction", str(key), "differs", detail, hurt, (str(key),))
                 )
     result.damages += _payloads(rebuilt, theirs.snapshot, vault)
+    # A snapshot that is being kept has a manifest before it is in a bundle, and a pruned one none.
+    bundled = [entry.snapshot for entry in copy.log() if entry.snapshot != theirs.snapshot]
+    result.damages += _manifests([s for s in bundled if s in newest], vault)
+
+
+def _manifests(snapshots: list[str], vault: Vault) -> Iterator[Damage]:
+    """Say which older snapshots have no manifest, so that a prune would take their payloads."""
+    there = frozenset(vault.manifests())
+    for snapshot in snapshots:
+        if snapshot not in there:
+            detail = "the vault has no manifest of the snapshot"
+            path = f"manifests/{snapshot}.json"
+            yield Damage("reconstruction", path, "missing", detail, (snapshot,))
 
 
 def _payloads(rebuilt: Snapshot, snapshot: str, vault: Vault) -> Iterator[Damage]:
