@@ -141,7 +141,7 @@ class Sandbox:
             store.rollback()
             store.begin()
             answer, code, message = error.answer(), error.code, error.message
-        except Exception as error:  # the boundary: nobody above could answer the client
+        except Exception as error:  # noqa: BLE001  the boundary: nobody above could answer
             store.rollback()
             _log.error(
                 "%s %s could not be answered: %r",
