@@ -487,20 +487,34 @@ def _rule(rules: Iterable[SkuRule], deployment: str, sku: Json) -> SkuRule | Non
 
 
 def adopt(
-    wanted: abc.Mapping[Key, Resource], there: abc.Mapping[Key, Resource]
+    wanted: abc.Mapping[Key, Resource],
+    there: abc.Mapping[Key, Resource],
+    moved: abc.Set[Key] = frozenset(),
 ) -> tuple[dict[Key, Resource], tuple[Substitution, ...]]:
     """Settle what only the target knows; both sides in logical form.
 
     An account keeps the subdomain and a group the location that it has: neither can be changed.
     An agent whose history holds the wanted versions in order and ends with the same one is as
-    wanted: versions are numbered by the service and never taken back. Pure.
+    wanted: versions are numbered by the service and never taken back. A role that the same
+    principal holds already at the same scope is held, whatever its assignment is called. A group
+    that others share (`moved` has it under another name) stays as it is. Pure.
     """
     found = dict(wanted)
     listed: list[Substitution] = []
+    roles = {
+        _role(resource): resource
+        for key, resource in there.items()
+        if key.kind == "role-assignment" and key not in wanted
+    }
     for key, resource in wanted.items():
         other = there.get(key)
         if other is None:
-            if key.kind == "agent":
+            if key.kind == "role-assignment" and (held := roles.get(_role(resource))) is not None:
+                del found[key]
+                found[held.key] = held
+                why = "the same principal has the same role there already"
+                listed.append(Substitution(held.key, "", key.name, held.key.name, why))
+            elif key.kind == "agent":
                 found[key] = _renumbered(resource, listed)
             continue
         match key.kind:
@@ -508,7 +522,9 @@ def adopt(
                 found[key] = _same_subdomain(resource, other, listed)
             case "resource-group":
                 before, after = region_of(resource), region_of(other)
-                if before != after:
+                if key in moved:
+                    found[key] = other
+                elif before != after:
                     why = "the group is there already, and a group does not move"
                     listed.append(Substitution(key, "/location", before, after, why))
                     found[key] = replace(resource, body={**resource.body, "location": after})
@@ -522,6 +538,13 @@ def adopt(
             case _:
                 pass
     return found, tuple(listed)
+
+
+def _role(assignment: Resource) -> tuple[object, ...]:
+    """Who holds what where: Azure refuses a second assignment of the same."""
+    role = str(take_at(assignment.body, "/properties/roleDefinitionId") or "")
+    principal = take_at(assignment.body, "/properties/principalId")
+    return assignment.key.path[:-1], str(principal), role.rsplit("/", 1)[-1].lower()
 
 
 def _same_subdomain(resource: Resource, other: Resource, listed: list[Substitution]) -> Resource:

@@ -36,6 +36,7 @@ from snapshots.model import (
     PathChange,
     Recovery,
     Resource,
+    canonical,
 )
 from snapshots.secrets import is_fingerprint
 from snapshots.steps import (
@@ -132,6 +133,7 @@ class Context:
     unknown: tuple[Gap, ...] = ()
     only: tuple[str, ...] = ()
     prune: bool = False
+    whole: bool = True  # everything of the target is in the snapshot's hands
     soft_deleted: abc.Mapping[Key, str] = field(default_factory=dict)  # account -> its region
     secrets: abc.Mapping[str, str] = field(default_factory=dict)  # key or glob -> reference
     estimates: Estimates = field(default_factory=Estimates)
@@ -201,7 +203,9 @@ def recoverable(
     present: dict[Key, Resource] = {}
     for key, resource in there.items():
         kind = BY_NAME.get(key.kind)
-        if kind is not None and kind.way is not Way.NEVER and kind.writable(resource.body):
+        if kind is None or kind.way is Way.NEVER or not kind.writable(resource.body):
+            continue
+        if not (key.kind == "file" and (_is_result(resource) or not resource.payloads)):
             present[key] = resource
     for key, resource in wanted.items():
         kind = BY_NAME.get(key.kind)
@@ -211,14 +215,26 @@ def recoverable(
             continue
         comeback = kind.recovery(resource)
         never = kind.way is Way.NEVER or comeback.recovery in {Recovery.LOST, Recovery.RECORDED}
-        if never and key in there and kind.way is not Way.NEVER:
-            kept[key] = resource
+        other = there.get(key)
+        if never and other is not None and kind.way is not Way.NEVER:
+            # It is there, and no write could change it: only a difference is worth a word.
+            present.pop(key, None)
+            if canonical(other.body) != canonical(resource.body):
+                lost[key] = NotRestorable(
+                    key,
+                    comeback.recovery,
+                    f"It is another now. {comeback.sentence}",
+                    comeback.source,
+                )
         elif never:
-            if key not in there and hidden(key) is None:
+            if other is None and hidden(key) is None:
                 lost[key] = NotRestorable(
                     key, comeback.recovery, comeback.sentence, comeback.source
                 )
-        elif key.kind == "file" and key not in there and _is_result(resource):
+        elif key.kind == "file" and _is_result(resource):
+            present.pop(key, None)
+            if other is not None and other.payloads == resource.payloads:
+                continue
             lost[key] = NotRestorable(
                 key,
                 Recovery.RECORDED,
@@ -242,7 +258,7 @@ def recoverable(
                 comeback.source,
             )
             del kept[key]
-    kept, more = _without_lost(kept, there, frozenset(lost))
+    kept, more = _without_lost(kept, frozenset(key for key in lost if key not in there))
     lost.update(more)
     return Recoverable(kept, present, tuple(lost[key] for key in sorted(lost)))
 
@@ -268,7 +284,7 @@ def _weights(deployment: Resource, resources: abc.Mapping[Key, Resource]) -> tup
 
 
 def _without_lost(
-    kept: dict[Key, Resource], there: abc.Mapping[Key, Resource], lost: frozenset[Key]
+    kept: dict[Key, Resource], lost: frozenset[Key]
 ) -> tuple[dict[Key, Resource], dict[Key, NotRestorable]]:
     """Take what is lost out of the lists that name it; a holder that cannot do without is lost."""
     found = dict(kept)
@@ -286,7 +302,7 @@ def _without_lost(
                 for path, value in Pattern.parse(reference.path).find(body)
                 if isinstance(value, str) and value in gone
             ]
-            if not places or key in there:
+            if not places:
                 continue
             named += [target for _, target in places]
             for path, _ in reversed(places):
@@ -403,6 +419,10 @@ class _Drafting:
         self.drafts.append(_Draft(action, after.key, None, after, note=note))
 
     def _update(self, change: Change, before: Resource, after: Resource) -> None:
+        if after.key.kind == "account":
+            change, after = self._without_projects(change, before, after)
+            if not change.paths:
+                return
         fixed = _FIXED.get(after.key.kind, ())
         hit = [p.path for p in change.paths if any(_below(p.path, f) for f in fixed)]
         if not hit:
@@ -435,14 +455,51 @@ class _Drafting:
                 _Draft(Action.CREATE, after.key, None, after, tuple(change.paths), note=note)
             )
 
+    def _without_projects(
+        self, change: Change, before: Resource, after: Resource
+    ) -> tuple[Change, Resource]:
+        """Which project is the default is set by the service while projects are made."""
+        there = {k.path for k in self.context.there if k.kind == "project"}
+        wanted = {k.path for k in self.context.wanted if k.kind == "project"}
+        inside = {p for p in wanted - there if p[:3] == after.key.path}
+        body: Json = after.body
+        if not inside or not isinstance(body, dict):
+            return change, after
+        left = tuple(
+            path
+            for path in change.paths
+            if not any(_below(path.path, f"/properties/{name}") for name in _AFTERWARDS)
+        )
+        found = body.get("properties")
+        properties = dict(found) if isinstance(found, dict) else {}
+        for name in _AFTERWARDS:
+            properties.pop(name, None)
+            kept = take_at(before.body, f"/properties/{name}")
+            if kept is not None:
+                properties[name] = kept
+        made = replace(after, body={**body, "properties": properties})
+        return replace(change, paths=left), made
+
     def _remove(self, before: Resource) -> None:
         kind = BY_NAME.get(before.key.kind)
         if kind is None or kind.way is Way.NEVER or not kind.writable(before.body):
+            return
+        if not self._ours(before.key):
             return
         if self.context.prune:
             self.drafts.append(_Draft(Action.DELETE, before.key, before, None))
         else:
             self.extra.append(before.key)
+
+    def _ours(self, key: Key) -> bool:
+        """Whether a restore has a say over what is in the target besides.
+
+        Of a part, or in another place, only over what is in the accounts that it brings.
+        """
+        if self.context.whole:
+            return True
+        account = Key("account", key.path[:3])
+        return len(key.path) > 3 and account in self.context.wanted
 
     def _above(self, key: Key) -> Key | None:
         return Key("account", key.path[:3]) if len(key.path) > 3 else None

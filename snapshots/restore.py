@@ -284,10 +284,11 @@ def _compared(
 ) -> tuple[dict[Key, Resource], dict[Key, Resource], Context, frozenset[tuple[str, str]]]:
     """Give both sides of the comparison, ready, and the context of a plan for it."""
     here = logical(target.resources)
-    wanted, adopted = adopt(translated.snapshot.resources, here)
+    moved = frozenset(to for key, to in translated.keys.items() if to != key)
+    wanted, adopted = adopt(translated.snapshot.resources, here, moved)
     if named is not None:
         keys = _with_needs(named, wanted, here)
-        wanted = {key: wanted[key] for key in keys}
+        wanted = {key: wanted[key] for key in keys if key in wanted}
         here_compared = {k: r for k, r in here.items() if k in keys}
     else:
         here_compared = here
@@ -312,6 +313,7 @@ def _compared(
         not_restorable=can.not_restorable,
         only=request.only,
         prune=request.prune,
+        whole=request.mapping.is_identity and not request.only,
         secrets=request.secrets,
         estimates=request.estimates,
         threads=request.threads,
@@ -510,11 +512,8 @@ def _carried_out(
         if not stop.is_set() and len(done) == len(undeletes):
             again = prepare(prepared.request, tools, first=len(journal.record.plan.steps) + 1)
             journal.replan(again.plan, ids_of(again.target.resources))
-            lost = (*prepared.plan.not_restorable, *again.plan.not_restorable)
             wanted = {**prepared.wanted, **again.wanted}
-            prepared = replace(
-                prepared, plan=replace(again.plan, not_restorable=lost), wanted=wanted
-            )
+            prepared = replace(prepared, plan=again.plan, wanted=wanted)
     if not stop.is_set():
         _apply(tools, journal, prepared, stop, tell)
     calls = tools.cloud.calls.snapshot().made - before

@@ -163,7 +163,7 @@ def _run(
             invocation.emit(
                 document(
                     name,
-                    prepared.plan,
+                    done.record.plan,
                     record=done.record,
                     remaining=done.remaining,
                     gates=asked,
