@@ -570,7 +570,7 @@ class Replicator:
         }
         # Asked again it goes on with the copy that runs: it may be repeated.
         answer = self.cloud.post(place, path, body, kind=kind, headers=_COPY_HEADER)
-        until = self.tools.clock.now() + _COPYING
+        until, looks = self.tools.clock.now() + _COPYING, 0
         while True:
             for detail in _rows(_dict(answer.body).get("copiedAccountDetails")):
                 if str(detail.get("destinationResourceId")).lower() != model.target_account.lower():
@@ -586,17 +586,19 @@ class Replicator:
                         )
                     case _:
                         pass
-            self._wait(until, path)
+            self._wait(until, path, looks)
+            looks += 1
             answer = self.cloud.get(place, path, kind=kind, headers=_COPY_HEADER)
 
-    def _wait(self, until: datetime, where: str, seconds: float = 5.0) -> None:
+    def _wait(self, until: datetime, where: str, looks: int) -> None:
+        """Wait for the next look: a second at first, half a minute in the end."""
         if self.tools.clock.now() >= until:
             raise CloudError(
                 "Azure has not finished in time",
                 where=where,
                 remedy="it goes on by itself: run `muster replicate` again later",
             )
-        self.tools.clock.sleep(seconds)
+        self.tools.clock.sleep(min(30.0, 1.5**looks))
 
     def _retrained(self, model: Model) -> str:
         """Train again from the vault's file with the recorded settings; give the new model."""
@@ -630,11 +632,12 @@ class Replicator:
             elif old.get("hyperparameters"):
                 body["hyperparameters"] = old["hyperparameters"]
             job = _dict(self.cloud.post(place, path, body, kind="fine-tuning-job").body)
-        until = self.tools.clock.now() + _TRAINING
+        until, looks = self.tools.clock.now() + _TRAINING, 0
         while job.get("status") != "succeeded":
             if job.get("status") in {"failed", "cancelled"}:
                 raise CloudError("the training failed", where=f"{path}/{job.get('id')}")
-            self._wait(until, f"{path}/{job.get('id')}", 30.0)
+            self._wait(until, f"{path}/{job.get('id')}", looks)
+            looks += 1
             job = _dict(self.cloud.get(place, f"{path}/{job['id']}", kind="fine-tuning-job").body)
         return str(job.get("fine_tuned_model"))
 
@@ -655,12 +658,13 @@ class Replicator:
             kind="file",
         )
         id_ = str(_dict(answer.body).get("id"))
-        until = self.tools.clock.now() + timedelta(minutes=30)
+        until, looks = self.tools.clock.now() + timedelta(minutes=30), 0
         while True:
             found = _dict(self.cloud.get(place, f"/openai/v1/files/{id_}", kind="file").body)
             if found.get("status") in {"processed", "error"}:
                 return id_
-            self._wait(until, f"/openai/v1/files/{id_}", 2.0)
+            self._wait(until, f"/openai/v1/files/{id_}", looks)
+            looks += 1
 
     # ---- proof ------------------------------------------------------------------------------
 
@@ -827,10 +831,13 @@ class Replicator:
         for part in ("versionUpgradeOption", "raiPolicyName"):
             if old.get(part) and not (trial and part == "raiPolicyName"):
                 properties[part] = old[part]
+        body: JsonObject = {"sku": sku, "properties": properties}
+        if model.deployment.body.get("tags") and not trial:
+            body["tags"] = model.deployment.body["tags"]
         self.cloud.put(
             self._arm(model.target_account),
             f"{model.target_account}/deployments/{deployment}",
-            {"sku": sku, "properties": properties},
+            body,
             params=API,
             kind="deployment",
             headers=headers or None,
