@@ -93,7 +93,8 @@ class AgentSmokeCheck(AskedCheck):
     def _run(self, context: CheckContext, agent: Key) -> list[Said]:
         place = project_place(context, agent)
         allowance = self.bounds.allowance()
-        items: list[Json] = [{"role": "user", "content": self.prompt}]
+        asked: JsonObject = {"role": "user", "content": self.prompt}
+        items: list[Json] = [asked]
         run: list[Said] = []
         while len(run) < _ROUNDS:
             said = respond(context, place, agent.name, items, allowance, max_tokens=self.max_answer)
@@ -101,9 +102,8 @@ class AgentSmokeCheck(AskedCheck):
             waiting = [call for call in said.tools if call.arguments and call.id]
             if not waiting:
                 break
-            items += said.items
-            items += [
-                {"type": "function_call_output", "call_id": call.id, "output": self.output}
-                for call in waiting
-            ]
+            items.extend(said.items)
+            for call in waiting:
+                result: JsonObject = {"type": "function_call_output", "call_id": call.id}
+                items.append({**result, "output": self.output})
         return run

@@ -106,7 +106,7 @@ class ContentFilterCheck(AskedCheck):
         pinned(golden, self.digest)
         if any(case.expect.kind not in _FILTERS for case in golden.cases):
             raise InputError("a set of probes expects blocked or passed only", where=golden.name)
-        kinds = {case.expect.kind for case in golden.cases}
+        kinds = frozenset(case.expect.kind for case in golden.cases)
         if kinds != _FILTERS:
             raise InputError(
                 "a set of probes holds some that must be blocked and some that must pass",

@@ -19,12 +19,10 @@ def perturbed(vector: tuple[float, ...]) -> tuple[float, ...]:
 
     For a vector that moving does not change (all components alike), the negation does.
     """
-    moved = vector[-1:] + vector[:-1]
-    return (
-        tuple(-x if at % 2 else x for at, x in enumerate(moved))
-        if len(vector) > 1
-        else (-vector[0],)
-    )
+    moved = (*vector[-1:], *vector[:-1])
+    if len(moved) == 1:
+        return tuple(-x for x in moved)
+    return tuple(-x if at % 2 else x for at, x in enumerate(moved))
 
 
 def judged_vectors(

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import jsonschema
 import orjson
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 
 from drills.checks.asking import Allowance, Question, Said, chat, embed
 from drills.checks.scoring import Expect, Expectation, plain
@@ -267,8 +268,8 @@ def _expectation(row: _Row) -> Expectation:
     schema = found.get("schema")
     if kind is Expect.JSON_SCHEMA:
         try:
-            jsonschema.Draft202012Validator.check_schema(schema if schema is not None else 0)  # type: ignore[arg-type]  # 0 is refused
-        except jsonschema.exceptions.SchemaError as error:
+            Draft202012Validator.check_schema(schema if schema is not None else 0)  # type: ignore[arg-type]  # 0 is refused
+        except SchemaError as error:
             raise row.wrong(f"not a JSON schema: {error.message}") from None
     raw = found.get("vector", [])
     numbers = raw if isinstance(raw, list) else ["x"]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import jsonschema
 import orjson
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from drills.checks.asking import Said
 from snapshots.model import Json, JsonObject
@@ -102,9 +103,7 @@ def fits(schema: Json, text: str) -> Score:
         return Score(met=False, why="the answer is not JSON")
     if not isinstance(schema, dict | bool):
         return Score(met=False, why="the expectation has no schema")
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema).iter_errors(value)
-    )
+    error = best_match(Draft202012Validator(schema).iter_errors(value))
     if error is None:
         return Score(met=True)
     return Score(met=False, why=f"{error.json_path}: {error.message}")

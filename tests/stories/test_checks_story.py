@@ -287,3 +287,41 @@ def test_recording_refuses_what_is_not_steady(bench: Bench) -> None:
         record(context, place, golden, Allowance(3, 10_000, 60.0))
     with pytest.raises(InputError):
         make(CheckDeclaration(check="golden", settings={"sets": 3}))
+
+
+def test_an_agent_with_a_function_is_given_its_result(bench: Bench) -> None:
+    project = bench.id("rg-ai-care", "ais-care-swc", "/projects/care-desk")
+    definition: dict[str, Any] = {
+        "kind": "prompt",
+        "model": "care-chat",
+        "tools": [
+            {
+                "type": "function",
+                "name": "parcel_status",
+                "description": "Look up where a parcel is.",
+                "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}},
+            }
+        ],
+    }
+    path = "/agents/parcel-clerk/versions?api-version=v1"
+    bench.project(project, "POST", path, {"definition": definition})
+    outcome = bench.prove(
+        "agent-smoke",
+        f"agent/{DESK}/parcel-clerk",
+        prompt="What is the status of parcel 4711?",
+        tool="parcel_status",
+        tool_output="in Malmo",
+        expect="in Malmo",
+    )
+    assert outcome.state is CheckState.PASSED, outcome
+    assert outcome.negative_control is Control.FAILED
+    assert isinstance(outcome.observed, dict)
+    assert outcome.observed["rounds"] == 2
+
+
+def test_answers_that_became_slow_are_found(bench: Bench) -> None:
+    slow = {"kind": "latency", "seconds": 0.4, "path": "chat/completions"}
+    bench.sandbox.control("POST", "faults", slow)
+    outcome = asked(bench, "latency", least=0.2)
+    assert outcome.state is CheckState.FAILED, outcome
+    assert "over 0.200 s" in outcome.detail
