@@ -30,6 +30,7 @@ RAI_BLOCKLIST = Kind(
             "items[].type",
             "items[].etag",
             "items[].systemData",
+            "items[].properties.provisioningState",  # as of the list itself
         ),
         items=(Items("items", ("name",)),),
         defaults=(
