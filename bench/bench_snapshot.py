@@ -54,8 +54,9 @@ def muster(folder: Path, *arguments: str) -> tuple[dict[str, Any], dict[str, flo
 def generated(accounts: int, deployments: int) -> dict[str, Any]:
     """Give an estate with somebody who may read all of it."""
     made = estate(accounts, deployments)
-    made["principals"].append({"name": "muster", "role": "Muster Operator"})
-    made["role_assignments"].append({"principal": "muster", "role": "Muster Operator"})
+    made["principals"].append({"name": "muster", "role": "Reader"})
+    for role in ("Reader", "Cognitive Services User", "Azure AI User"):
+        made["role_assignments"].append({"principal": "muster", "role": role})
     return made
 
 
