@@ -47,7 +47,7 @@ from snapshots.cloud.place import Plane
 from snapshots.errors import CloudError, MusterError, NotFoundError, RefusedError
 from snapshots.kinds import BY_NAME
 from snapshots.mapping import translate
-from snapshots.model import Json, JsonObject, Snapshot
+from snapshots.model import Json, JsonObject, Key, Snapshot
 from snapshots.plan import chosen
 from snapshots.steps import AccountPlace, IdMap
 from snapshots.steps import Mapping as Substitutions
@@ -439,16 +439,33 @@ def _fault(step: FaultStep, running: Running) -> str:
 def _delete(step: FaultStep, running: Running) -> str:
     group, cloud = running.own(), running.equipment.cloud
     found = running.equipment.verbs.look(group.subscription, [group.name])
-    hit = [k for k in sorted(found.resources) if chosen(step.only, k, None)]
+    # Azure's own policies (Microsoft.Default…) belong to every account, and nobody can delete them.
+    hit = [
+        k
+        for k in sorted(found.resources)
+        if chosen(step.only, k, None) and not k.name.lower().startswith("microsoft.")
+    ]
     if not hit:
         raise NotFoundError(f"nothing in the target is called {', '.join(step.only)}")
-    for key in reversed(hit):
-        kind = BY_NAME[key.kind]
-        if kind.plane is not Plane.ARM or key.kind == "resource-group":
-            raise RefusedError(f"a drill does not delete a {key.kind}")
-        params = {"api-version": kind.api_version}
-        cloud.delete(group.place(), found.resources[key].id, params=params, kind=_KIND)
+    left = [key for key in reversed(hit) if _deletable(key)]
+    while left:  # what another one needs goes after it
+        refused: list[Key] = []
+        for key in left:
+            params = {"api-version": BY_NAME[key.kind].api_version}
+            try:
+                cloud.delete(group.place(), found.resources[key].id, params=params, kind=_KIND)
+            except CloudError as error:
+                if error.status not in (400, 409) or len(refused) + 1 == len(left):
+                    raise
+                refused.append(key)
+        left = refused
     return "deleted " + ", ".join(str(k) for k in hit)
+
+
+def _deletable(key: Key) -> bool:
+    if BY_NAME[key.kind].plane is not Plane.ARM or key.kind == "resource-group":
+        raise RefusedError(f"a drill does not delete a {key.kind}")
+    return True
 
 
 def _switch_patch(step: SwitchStep, running: Running) -> str:

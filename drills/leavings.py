@@ -245,18 +245,17 @@ def arm_place(path: str) -> Place:
 
 def inverse(before: Json, touched: Json) -> Json:
     """Give the merge that takes `touched` back: what was there before, null where nothing was."""
-    if not isinstance(touched, dict):
+    if not isinstance(touched, dict) or not isinstance(before, dict):
         return before
-    holder = before if isinstance(before, dict) else {}
-    return {name: inverse(holder.get(name), value) for name, value in touched.items()}
+    return {name: inverse(before.get(name), value) for name, value in touched.items()}
 
 
 def same_at(now: Json, before: Json, touched: Json) -> bool:
     """Whether two bodies agree wherever `touched` has something."""
-    if isinstance(touched, dict) and touched:
-        one = now if isinstance(now, dict) else {}
-        two = before if isinstance(before, dict) else {}
-        return all(same_at(one.get(n), two.get(n), value) for n, value in touched.items())
+    if isinstance(touched, dict) and isinstance(before, dict):
+        return isinstance(now, dict) and all(
+            same_at(now.get(n), before.get(n), value) for n, value in touched.items()
+        )
     return now == before
 
 

@@ -108,6 +108,11 @@ COMMANDS: dict[str, Entry] = {
     "undo": Entry(
         "muster.commands.resume:undo", "Take back what was applied (dry by default).", "Recover"
     ),
+    "drill": Entry(
+        "muster.commands.drill:command",
+        "Rehearse failover and restore, and keep the evidence.",
+        "Rehearse",
+    ),
 }
 SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")
 

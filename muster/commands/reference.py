@@ -9,8 +9,8 @@ import click
 from muster.cli import COMMANDS, SECTIONS, front
 from muster.invocation import MEANINGS, Command
 
-# These come with the sandbox; their pages are docs/sandbox.md and docs/quick-start.md.
-ELSEWHERE = frozenset({"sandbox", "demo"})
+# Their pages are docs/sandbox.md, docs/quick-start.md and docs/drills.md.
+ELSEWHERE = frozenset({"sandbox", "demo", "drill"})
 
 
 def text() -> str:
@@ -44,7 +44,7 @@ def text() -> str:
         "## Elsewhere",
         "",
         "`muster sandbox` is described in [the sandbox](sandbox.md), `muster demo` in the",
-        "[quick start](quick-start.md).",
+        "[quick start](quick-start.md), `muster drill` in [drills](drills.md).",
     ]
     return "\n".join(lines).rstrip() + "\n"
 

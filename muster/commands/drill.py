@@ -1,0 +1,363 @@
+"""`muster drill`: list, show, run, rehearse and check drills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from muster.invocation import Command, Exit, Invocation, described, safe, shared_options
+from muster.wiring import Wiring
+from snapshots.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from drills.model import Drill
+    from drills.run import Ran
+    from snapshots.model import Json, JsonObject
+
+SCHEMA = "muster/drill/1"
+_TOLD = (
+    "id",
+    "drill",
+    "mode",
+    "seed",
+    "verdict",
+    "reasons",
+    "findings",
+    "rto_seconds",
+    "rpo_seconds",
+    "phases",
+    "calls",
+    "cost_estimate",
+    "gate",
+    "steps",
+    "checks",
+    "cleanup",
+)
+
+
+@click.group("drill", params=list(shared_options()), no_args_is_help=True)
+def command() -> None:
+    """Rehearse a failover or a restore, check what came of it, and keep the evidence."""
+
+
+@described("muster drill list", "muster drill list --format json")
+@click.command("list", cls=Command)
+@click.pass_obj
+def list_(invocation: Invocation) -> int:
+    """List the drills that there are, and how each went last."""
+    from drills.evidence import EvidenceBook
+    from drills.script import available
+    from muster.drilling import own_scripts
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        last: dict[str, JsonObject] = {}
+        try:
+            for evidence in EvidenceBook(wiring.ledger(), None).all():
+                last[str(evidence.document.get("drill"))] = evidence.document
+        except NotFoundError:
+            pass  # no ledger yet: no drill was run
+        rows: list[Json] = []
+        for name, file in sorted(available(own_scripts(wiring)).items()):
+            rows.append(_listed(name, file, last.get(name)))
+    if invocation.json:
+        invocation.emit({"schema": SCHEMA, "drills": rows})
+        return Exit.CLEAN
+    for row in rows:
+        if isinstance(row, dict):
+            words = row["error"] or row["title"]
+            ran = f"  [{row['verdict']}, {row['last']}]" if row["last"] else ""
+            invocation.show(safe(f"{row['name']:<32} {words}{ran}"))
+    return Exit.CLEAN
+
+
+def _listed(name: str, file: Path, last: Mapping[str, Json] | None) -> JsonObject:
+    title, error = "", ""
+    try:
+        title = _read(file).title
+    except InputError as broken:
+        error = f"{broken.what} ({broken.where})"
+    return {
+        "name": name,
+        "title": title,
+        "error": error,
+        "last": str(last.get("id")) if last else None,
+        "verdict": last.get("verdict") if last else None,
+        "rto_seconds": last.get("rto_seconds") if last else None,
+    }
+
+
+def _read(file: Path) -> Drill:
+    from drills import own
+    from drills.checks import make
+    from drills.script import read
+
+    return read(file, lambda d: own.make(d, None) if d.check in own.NAMES else make(d))
+
+
+@described("muster drill show vault-reconstruction", "muster drill show last")
+@click.command("show", cls=Command)
+@click.argument("name")
+@click.pass_obj
+def show(invocation: Invocation, name: str) -> int:
+    """Show a script by its name, or an evidence by its id ("last": the newest)."""
+    from drills.evidence import EvidenceBook
+    from drills.script import available
+    from muster.drilling import own_scripts
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        known = available(own_scripts(wiring))
+        if name in known:
+            drill = _read(known[name])
+            if invocation.json:
+                invocation.emit(
+                    {
+                        "schema": SCHEMA,
+                        "name": drill.name,
+                        "title": drill.title,
+                        "file": str(drill.file),
+                        "text": drill.text,
+                    }
+                )
+            else:
+                invocation.show(*(safe(line) for line in drill.text.splitlines()))
+            return Exit.CLEAN
+        document = EvidenceBook(wiring.ledger(), None).find(name).document
+    if invocation.json:
+        invocation.emit({"schema": SCHEMA, "evidence": document})
+    else:
+        _tell(invocation, document)
+    return Exit.CLEAN
+
+
+@described(
+    "muster drill run vault-reconstruction",
+    "muster drill run region-failover --dry-run",
+    "muster drill run soft-delete-rescue --keep      look at what it made; the next run cleans",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
+)
+@click.command("run", cls=Command)
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Change nothing; every read-only check is real.")
+@click.option("--keep", is_flag=True, help="Leave what it made, until the next drill starts.")
+@click.option("--snapshot", default="", help="Which snapshot (default: the newest; live: as is).")
+@click.option("--seed", type=int, default=0, help="Makes chance repeat.")
+@click.option(
+    "--approver", default="", metavar="NAME", help="Who you are, when asked."
+)
+@click.option("--yes", is_flag=True, help="Say yes where approval is asked.")
+@click.option(
+    "--sandbox",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The ready file of the sandbox that the configuration names: faults work there.",
+)
+@click.pass_obj
+def run(
+    invocation: Invocation,
+    name: str,
+    dry_run: bool,
+    keep: bool,
+    snapshot: str,
+    seed: int,
+    approver: str,
+    yes: bool,
+    sandbox: Path | None,
+) -> int:
+    """Run a drill: gate, steps, checks, and whatever happens clean-up, proof and evidence.
+
+    A file called `stop` in the folder of run journals (beside the ledger) is the stop switch.
+    """
+    from drills.model import Mode
+    from drills.run import Options
+    from drills.run import run as run_drill
+    from drills.script import find
+    from muster.drilling import equipment, own_scripts
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        drill = _read(find(name, own_scripts(wiring)))
+        ran = run_drill(
+            drill,
+            equipment(
+                wiring,
+                invocation=invocation,
+                approver=approver,
+                yes=yes,
+                sandbox=sandbox,
+                tell=invocation.say,
+            ),
+            Options(
+                mode=Mode.DRY_RUN if dry_run else Mode.REAL, seed=seed, keep=keep, snapshot=snapshot
+            ),
+        )
+    if invocation.json:
+        invocation.emit(_document(ran))
+    else:
+        _tell(invocation, ran.evidence.document)
+    return _code(ran)
+
+
+def _code(ran: Ran) -> int:
+    from drills.model import Mode, Verdict
+
+    result = ran.result
+    if result.verdict is Verdict.INTERRUPTED:
+        return Exit.INTERRUPTED
+    fine = result.verdict is Verdict.PASSED
+    if result.mode is Mode.DRY_RUN:
+        fine = result.verdict is not Verdict.FAILED
+    return Exit.CLEAN if fine else Exit.FINDINGS
+
+
+def _document(ran: Ran) -> JsonObject:
+    found = ran.evidence.document
+    return {
+        "schema": SCHEMA,
+        **{name: found.get(name) for name in _TOLD},
+        "evidence": {
+            "id": ran.evidence.id,
+            "hash": ran.evidence.hash,
+            "previous": found.get("previous"),
+            "signed": bool(ran.evidence.signature),
+        },
+    }
+
+
+def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
+    def rows(name: str) -> list[JsonObject]:
+        value = document.get(name)
+        return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+    lines = [f"{document.get('title')}: {document.get('verdict')}"]
+    for name in ("reasons", "findings"):
+        value = document.get(name)
+        lines += [f"  {reason}" for reason in value] if isinstance(value, list) else []
+    rto, rpo = document.get("rto_seconds"), document.get("rpo_seconds")
+    lines.append(
+        f"RTO {rto if rto is not None else 'not measured'} s, "
+        f"RPO {rpo if rpo is not None else 'not measured'} s"
+    )
+    for step in rows("steps"):
+        lines.append(f"  step  {step['state']:<8} {step['seconds']:>8} s  {step['name']}")
+        if step["detail"]:
+            lines.append(f"        {step['detail']}")
+    for name in ("gate", "checks"):
+        lines += [
+            f"  check {c['state']:<8} broken copy: {c['negative_control']:<8} {c['name']}"
+            for c in rows(name)
+        ]
+    clean = document.get("cleanup")
+    if isinstance(clean, dict):
+        lines.append(f"clean-up: {clean.get('state')}")
+        for name in ("left", "proof"):
+            value = clean.get(name)
+            lines += [f"  {name}: {text}" for text in value] if isinstance(value, list) else []
+    lines.append(f"evidence: {document.get('id')}  {document.get('hash')}")
+    invocation.show(*(safe(line) for line in lines))
+
+
+@described(
+    "muster drill rehearse soft-delete-rescue --runs 20",
+    "muster drill rehearse region-failover --runs 50 --seed 7 --fault-rate 0.05",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
+)
+@click.command("rehearse", cls=Command)
+@click.argument("name")
+@click.option("--runs", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="The first of the seeds.")
+@click.option(
+    "--fault-rate",
+    type=click.FloatRange(0, 0.5),
+    default=0.02,
+    show_default=True,
+    help="The share of requests that fail for a moment.",
+)
+@click.option("--time-scale", type=click.FloatRange(1, 1000), default=30.0, show_default=True)
+@click.option(
+    "--estate", default="demo", show_default=True, help="What the sandbox holds: demo or a file."
+)
+@click.pass_obj
+def rehearse(
+    invocation: Invocation,
+    name: str,
+    runs: int,
+    seed: int,
+    fault_rate: float,
+    time_scale: float,
+    estate: str,
+) -> int:
+    """Run a drill many times in a sandbox of its own, with faults: how long, and what fails.
+
+    Nothing of the real estate is called. Times are the sandbox's.
+    """
+    from drills.script import find
+    from muster.drilling import own_scripts
+    from muster.rehearsal import Plan
+    from muster.rehearsal import rehearse as run_all
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        drill = _read(find(name, own_scripts(wiring)))
+    plan = Plan(runs=runs, seed=seed, fault_rate=fault_rate, time_scale=time_scale, estate=estate)
+    found = run_all(drill, plan, invocation)
+    document = found.document()
+    if invocation.json:
+        invocation.emit({"schema": SCHEMA, **document})
+    else:
+        invocation.show(*(safe(line) for line in found.lines()))
+    return Exit.CLEAN if found.all_passed else Exit.FINDINGS
+
+
+@described(
+    "muster drill check last",
+    "muster drill check 20261122T193000Z-1a2b3c",
+    "muster drill check ./evidence.json",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
+)
+@click.command("check", cls=Command)
+@click.argument("evidence")
+@click.pass_obj
+def check(invocation: Invocation, evidence: str) -> int:
+    """Verify an evidence: hash, chain, copies, signature, and the verdict from what was recorded.
+
+    EVIDENCE is an id, the beginning of one, "last", or a file.
+    """
+    from drills.evidence import EvidenceBook, GitSigner, opened
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        ledger = wiring.ledger()
+        book = EvidenceBook(ledger, wiring.vault())
+        file = Path(evidence)
+        if evidence.endswith(".json") or file.is_file():
+            try:
+                found = opened(file.read_bytes(), str(file))
+            except OSError as error:
+                raise InputError(
+                    f"the evidence cannot be read: {error.strerror}", where=str(file)
+                ) from error
+        else:
+            found = book.find(evidence)
+        checked = book.check(found, GitSigner(ledger.path))
+    if invocation.json:
+        invocation.emit(
+            {
+                "schema": SCHEMA,
+                "evidence": checked.evidence.id,
+                "whole": checked.whole,
+                "verdict": checked.verdict,
+                "reasons": list(checked.reasons),
+                "signed_by": checked.signed_by,
+                "problems": list(checked.problems),
+            }
+        )
+    else:
+        words = "whole" if checked.whole else "NOT WHOLE"
+        invocation.show(safe(f"{checked.evidence.id}: {words}; the verdict is {checked.verdict}"))
+        signed = checked.signed_by or "nobody"
+        invocation.show(safe(f"  signed by {signed}"))
+        invocation.show(*(safe(f"  {problem}") for problem in checked.problems))
+    return Exit.CLEAN if checked.whole else Exit.FINDINGS
+
+
+for _sub in (list_, show, run, rehearse, check):
+    command.add_command(_sub)

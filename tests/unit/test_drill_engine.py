@@ -1,0 +1,279 @@
+"""Scripts are held to their grammar, verdicts to what was recorded, evidence to its chain."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from drills import own
+from drills.checks import make as library
+from drills.doing import merged
+from drills.evidence import Evidence, EvidenceBook, GitSigner, page, problems_of, sealed
+from drills.journal import RunJournal, read, unfinished
+from drills.judge import compared, judge, quantile
+from drills.leavings import inverse, same_at
+from drills.model import Check, CheckDeclaration
+from drills.script import parse, shipped
+from drills.script import read as read_script
+from snapshots.errors import InputError, LockedError
+from snapshots.ledger import Ledger
+from snapshots.model import JsonObject
+from snapshots.vault import open_vault
+from tests.canned_cloud import FrozenClock
+
+ROOT = Path(__file__).parents[2]
+FILE = Path("my-drill.yaml")
+GOOD = """\
+title: A drill
+objective: {rto: 15m}
+target: isolated
+blast_radius: one group
+steps:
+  - wait: 5s
+  - parallel:
+      - wait: 1s
+        name: one
+      - run: ["true"]
+        name: two
+checks:
+  - check: present
+    with: {resource: "${group}", api_version: "2021-04-01"}
+"""
+
+
+def make(declaration: CheckDeclaration) -> Check:
+    found = declaration.check in own.NAMES
+    return own.make(declaration, None) if found else library(declaration)
+
+
+def test_a_script_is_read_as_it_was_written() -> None:
+    drill = parse(GOOD.encode(), FILE, make)
+    assert (drill.objective.rto, drill.objective.rpo) == (900.0, None)
+    assert [step.name for step in drill.steps] == ["wait 5s", "parallel"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("title:", "titel:", 1, "needs title"),
+        ("rto: 15m", "rto: soon", 2, "not a duration"),
+        ("target: isolated", "target: isolatd", 3, "cannot be 'isolatd'"),
+        ("- wait: 5s", "- wiat: 5s", 6, "none of the known kinds"),
+        ("name: two", "name: one", 10, "two steps are called"),
+        ("check: present", "check: presnt", 13, "there is no check"),
+        ("api_version:", "version:", 13, "no setting 'version'"),
+        ("target: isolated", "target: same", 1, "needs approvers"),
+        ("blast_radius: one group", "blast_radius: *x", 4, "alias"),
+        ("- wait: 5s", "- fault: delete", 6, "needs only"),
+        ("title: A drill", "title: A drill\ntitle: B", 2, "twice"),
+        ("title: A drill", "title: [", 3, "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line_and_a_remedy(
+    old: str, new: str, line: int, words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(GOOD.replace(old, new, 1).encode(), FILE, make)
+    assert words in caught.value.what
+    assert f"my-drill.yaml:{line}" in caught.value.where
+    assert caught.value.remedy
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_bytes_bring_the_reader_down(data: bytes) -> None:
+    with pytest.raises(InputError):
+        parse(data, FILE, make)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_script_is_valid(name: str) -> None:
+    assert read_script(shipped()[name], make).checks
+
+
+def document(**changes: Any) -> JsonObject:
+    check = {"name": "state", "subject": "", "state": "passed", "negative_control": "failed"}
+    found: JsonObject = {
+        "schema": "muster/evidence/1",
+        "id": "20261122T100000Z-aaaaaa",
+        "drill": "my-drill",
+        "title": "A <drill>",
+        "script": {"sha256": "", "text": ""},
+        "mode": "real",
+        "finished_at": "2026-11-22T10:00:00.000Z",
+        "interrupted": False,
+        "verdict": "passed",
+        "reasons": [],
+        "objective": {"rto_seconds": 10, "rpo_seconds": None},
+        "gate": [],
+        "steps": [{"name": "one", "kind": "wait", "state": "done", "seconds": 1.5, "steps": []}],
+        "checks": [check],
+        "cleanup": {"state": "clean", "removed": [], "left": [], "proof": [], "seconds": 0},
+        "rto_seconds": 5,
+        "rpo_seconds": None,
+    }
+    found.update(changes)
+    script = found["script"]
+    if isinstance(script, dict) and not script["sha256"]:
+        from snapshots.model import digest
+
+        script["sha256"] = digest(b"")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "passed"),
+        ({"checks": []}, "not proved"),
+        ({"rto_seconds": 11}, "failed"),
+        ({"rto_seconds": None}, "not proved"),
+        ({"interrupted": True}, "interrupted"),
+        ({"mode": "dry-run"}, "not proved"),
+        ({"cleanup": {"state": "left"}}, "failed"),
+        ({"cleanup": {"state": "unknown"}}, "not proved"),
+        ({"cleanup": {"state": "kept"}}, "not proved"),
+        ({"steps": [{"name": "x", "state": "failed"}]}, "failed"),
+        ({"checks": [{"name": "x", "state": "failed", "negative_control": "failed"}]}, "failed"),
+        ({"checks": [{"name": "x", "state": "not-run"}]}, "not proved"),
+        ({"checks": [{"name": "x", "state": "passed", "negative_control": "passed"}]},
+         "not proved"),
+        ({"checks": [{"name": "x", "state": "passed", "negative_control": "not-run"}]},
+         "not proved"),
+        ({"gate": [{"name": "x", "state": "failed", "negative_control": "failed"}]}, "failed"),
+    ],
+)  # fmt: skip
+def test_a_verdict_follows_from_what_was_recorded(changes: dict[str, Any], verdict: str) -> None:
+    found = judge(document(**changes))
+    assert found.verdict == verdict
+    assert bool(found.reasons) == (verdict != "passed")
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        return [p for k, v in value.items() for p in places(v, (*at, k))] or [at]
+    if isinstance(value, list):
+        return [p for k, v in enumerate(value) for p in places(v, (*at, k))] or [at]
+    return [at]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_field_that_is_flipped_is_found(data: st.DataObject) -> None:
+    evidence = sealed(document(), "")
+    assert not list(problems_of(evidence))
+    changed = copy.deepcopy(evidence.document)
+    path = data.draw(st.sampled_from(places(changed)))
+    holder: Any = changed
+    for part in path[:-1]:
+        holder = holder[part]
+    new = data.draw(
+        st.sampled_from([None, True, 0, 7.5, "", "passed", []]).filter(
+            lambda v: json.dumps(v) != json.dumps(holder[path[-1]])
+        )
+    )
+    holder[path[-1]] = new
+    forged = Evidence(id=evidence.id, document=changed, hash=str(changed.get("hash")))
+    assert list(problems_of(forged))
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> EvidenceBook:
+    clock = FrozenClock()
+    ledger = Ledger.open(tmp_path / "ledger.git", clock=clock, version="1", create=True)
+    vault = open_vault(str(tmp_path / "vault"), clock=clock)
+    vault.prepare()
+    return EvidenceBook(ledger, vault)
+
+
+def test_evidence_is_chained_kept_twice_and_exchanging_one_is_found(book: EvidenceBook) -> None:
+    first = book.keep(document(), None)
+    second = book.keep(document(id="20261122T110000Z-bbbbbb"), None)
+    assert second.document["previous"] == first.hash
+    assert book.keep(document(rto_seconds=1), None).hash == first.hash  # kept once, for good
+    assert [e.id for e in book.all()] == [first.id, second.id]
+    for evidence in (first, second):
+        assert book.check(evidence, None).whole
+    # Somebody rewrites the first and computes its hash anew: chain and copies tell.
+    forged = sealed(document(rto_seconds=1), "")
+    assert not list(problems_of(forged))
+    assert not book.check(forged, None).whole
+
+
+def test_a_signature_holds_until_a_byte_changes(book: EvidenceBook, tmp_path: Path) -> None:
+    key, ledger = tmp_path / "key", tmp_path / "ledger.git"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+    (tmp_path / "allowed").write_text(f"anna@contoso.example {public}\n")
+    for name, value in (
+        ("gpg.format", "ssh"),
+        ("user.signingkey", str(key)),
+        ("gpg.ssh.allowedSignersFile", str(tmp_path / "allowed")),
+    ):
+        subprocess.run(["git", "-C", str(ledger), "config", name, value], check=True)
+    signer = GitSigner(ledger)
+    evidence = book.keep(document(), signer)
+    checked = book.check(book.find("last"), signer)
+    assert (checked.signed_by, checked.problems) == ("anna@contoso.example", ())
+    forged = sealed(document(rto_seconds=1), "")
+    forged = Evidence(
+        id=forged.id, document=forged.document, hash=forged.hash, signature=evidence.signature
+    )
+    assert any("signature" in problem for problem in book.check(forged, signer).problems)
+
+
+def test_a_page_is_harmless_whatever_a_drill_is_called() -> None:
+    text = page(document(title="<script>alert(1)</script>"))
+    assert "<script" not in text
+    assert "http" not in text
+
+
+def test_a_journal_survives_a_cut_line_and_is_nobody_elses(tmp_path: Path) -> None:
+    journal = RunJournal.begin(tmp_path, "a", {"id": "a"})
+    journal.write({"event": "undo", "what": {"undo": "group"}})
+    with pytest.raises(LockedError):
+        RunJournal.take_over(journal.path)
+    with journal.path.open("ab") as stream:
+        stream.write(b'{"event": "undo", "wh')
+    journal.close(done=False)
+    taken = RunJournal.take_over(journal.path)
+    taken.write({"event": "undo", "what": {"undo": "file"}})
+    assert [u["undo"] for u in read(taken.path).undo] == ["group", "file"]
+    taken.close(done=True)
+    assert not list(unfinished(tmp_path))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+_OBJECT = st.dictionaries(st.text(max_size=2), _JSON, max_size=3)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_OBJECT, _OBJECT)
+def test_a_switch_and_its_undo_leave_what_was_there(before: JsonObject, body: JsonObject) -> None:
+    after = merged(merged(before, body), inverse(before, body))
+    assert same_at(after, before, body)
+
+
+def test_a_drill_that_became_slow_is_a_finding_and_a_usual_one_is_none() -> None:
+    assert compared(20.0, [10.0, 11.0, 9.0])
+    assert not compared(11.0, [10.0, 11.0, 9.0])
+    assert not compared(20.0, [10.0])
+    assert quantile([1, 2, 3], 0.5) == 2
+
+
+def test_the_schema_of_evidence_is_one() -> None:
+    schema = json.loads((ROOT / "docs/schemas/evidence.schema.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    assert not Draft202012Validator(schema).is_valid(sealed(document(), "").document)
