@@ -190,13 +190,16 @@ def recoverable(
     there: abc.Mapping[Key, Resource],
     *,
     models: abc.Set[tuple[str, str]] = frozenset(),
+    gone_scopes: abc.Set[tuple[str, ...]] = frozenset(),
     hidden: abc.Callable[[Key], object] = lambda _key: None,
 ) -> Recoverable:
     """Leave out what no write can bring back, and name it; both sides in logical form.
 
     `models` holds the fine-tuned models that can be deployed: (ARM id of the account that has the
     weights and lives, lower case; name of the model). `hidden` tells what a gap hides in the
-    target: that is unknown, not lost. What held something lost is wanted without it. Pure.
+    target: that is unknown, not lost. `gone_scopes` holds what locks and assignments hang on that
+    is neither there nor of a kind (subscription, group, "provider/type/name"). What held something
+    lost is wanted without it. Pure.
     """
     lost: dict[Key, NotRestorable] = {}
     kept: dict[Key, Resource] = {}
@@ -231,6 +234,14 @@ def recoverable(
                 lost[key] = NotRestorable(
                     key, comeback.recovery, comeback.sentence, comeback.source
                 )
+        elif kind.attached and other is None and key.path[:3] in gone_scopes:
+            lost[key] = NotRestorable(
+                key,
+                Recovery.RECORDED,
+                "It hangs on a resource that is gone and that muster does not bring back: make "
+                "that resource again, then restore this.",
+                comeback.source,
+            )
         elif key.kind == "file" and _is_result(resource):
             present.pop(key, None)
             if other is not None and other.payloads == resource.payloads:

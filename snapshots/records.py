@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Protocol, Self
 
 import orjson
@@ -144,7 +144,7 @@ class Journal:
     clock: Clock
     vault: Documents | None = None
     _descriptor: int = -1
-    _lock: Lock = field(default_factory=Lock)
+    _lock: RLock = field(default_factory=RLock)
     _etag: str | None = None
     _copied: float = 0.0
     _trouble: str = ""
@@ -200,7 +200,7 @@ class Journal:
                 ids = ids.with_id(key, outcome.id, old=old, principal=outcome.principal)
             outcomes = (*self.record.outcomes, outcome)
             self.record = replace(self.record, outcomes=outcomes, ids=ids)
-        self.write(outcome.document())
+            self.write(outcome.document())
 
     def replan(self, plan: Plan, ids: IdMap) -> None:
         """Write down that the rest goes by a new plan, whose steps count on.

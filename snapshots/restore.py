@@ -17,7 +17,7 @@ from snapshots.clock import Clock
 from snapshots.cloud import Cloud
 from snapshots.cloud.place import Place, Plane
 from snapshots.compare import compare
-from snapshots.errors import InputError
+from snapshots.errors import InputError, MissingError
 from snapshots.gates import GateResult, check_gates
 from snapshots.kinds import BY_NAME, KINDS
 from snapshots.kinds.base import SUBSCRIPTION, By, Kind
@@ -293,7 +293,8 @@ def _compared(
     else:
         here_compared = here
     models = _models(tools, target, wanted)
-    can = recoverable(wanted, here_compared, models=models, hidden=target.hidden)
+    gone = _gone_scopes(tools.cloud, wanted, here)
+    can = recoverable(wanted, here_compared, models=models, gone_scopes=gone, hidden=target.hidden)
     substitutions = tuple(
         s
         for s in sorted({*translated.substitutions, *adopted}, key=_substitution)
@@ -394,6 +395,40 @@ def _models(
     for key in seen.resources:
         if key.kind == "fine-tuned-model":
             found.add((seen.resources[Key("account", key.path[:3])].id.lower(), key.name))
+    return frozenset(found)
+
+
+def _gone_scopes(
+    cloud: Cloud, wanted: Mapping[Key, Resource], there: Mapping[Key, Resource]
+) -> frozenset[tuple[str, ...]]:
+    """Give what missing locks and assignments hang on that is not there: one call for a group."""
+    scopes = {
+        key.path[:3]
+        for key in wanted
+        if BY_NAME[key.kind].attached
+        and key not in there
+        and len(key.path) > 3
+        and "/" in key.path[2]
+    }
+    found: set[tuple[str, ...]] = set()
+    for subscription, group in sorted({(scope[0], scope[1]) for scope in scopes}):
+        path = f"/subscriptions/{subscription}/resourceGroups/{group}/resources"
+        try:
+            listed = list(
+                cloud.list(
+                    Place(Plane.ARM, "", subscription, ""),
+                    path,
+                    params={"api-version": BY_NAME["resource-group"].api_version},
+                    kind="resource-group",
+                )
+            )
+        except MissingError:
+            listed = []
+        alive = {str(w.get("id")).lower().partition("/providers/")[2] for w in listed}
+        for scope in scopes:
+            below = any(scope[2].startswith(name + "/") for name in alive if name)
+            if scope[:2] == (subscription, group) and scope[2] not in alive and not below:
+                found.add(scope)
     return frozenset(found)
 
 
