@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 
 from snapshots.errors import MusterError
@@ -18,20 +19,30 @@ def learn(records: Records) -> Estimates:
     Where nothing was recorded the usual values stay. A record that cannot be read is passed over.
     """
     seconds: dict[tuple[str, Action], list[float]] = {}
+    calls: dict[str, list[float]] = {}
     for id_ in records.all()[-_LATEST:]:
         try:
             record = records.read(id_)
         except MusterError:
             continue
         steps = {step.id: step for step in record.plan.steps}
+        done: Counter[str] = Counter()
         for outcome in record.outcomes:
             step = steps.get(outcome.step)
             if step is not None and outcome.state is StepState.DONE:
                 seconds.setdefault((step.key.kind, step.action), []).append(outcome.seconds)
+                done[step.key.kind] += 1
+        if not record.replans:  # else its requests hold those of a second look
+            for kind, made in record.calls.items():
+                if done[kind]:
+                    calls.setdefault(kind, []).append(made / done[kind])
     usual = Estimates()
     return Estimates(
         {
-            (kind, action): Estimate(round(median(found), 3), usual.of(kind, action).calls)
+            (kind, action): Estimate(
+                round(median(found), 3),
+                median(calls[kind]) if kind in calls else usual.of(kind, action).calls,
+            )
             for (kind, action), found in seconds.items()
         }
     )

@@ -546,7 +546,7 @@ class _Drafting:
             critical_path=path,
             critical_path_seconds=round(length, 3),
             seconds=round(makespan, 3),
-            calls=sum(step.calls for step in steps),
+            calls=math.ceil(sum(step.calls for step in steps)),
         )
 
     def _rewire(self) -> None:
@@ -712,7 +712,7 @@ class _Drafting:
             needs=tuple(sorted((numbers[n] for n in draft.needs), key=_number_of)),
             serial=serial_of(kind, draft.key),
             seconds=estimate.seconds,
-            calls=math.ceil(calls),
+            calls=round(calls, 2),
             questions=questions(draft, self.context) if after is not None else (),
             note=draft.note,
         )

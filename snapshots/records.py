@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -224,11 +224,11 @@ class Journal:
         self.record = replace(self.record, plan=whole, ids=merged, replans=self.record.replans + 1)
         self.write({"plan": whole.document(), "ids": merged.document()})
 
-    def end(self, *, remaining: int, calls: int) -> None:
-        """Write down that it ended, with what is left and how many requests it took."""
+    def end(self, *, remaining: int, calls: Mapping[str, int]) -> None:
+        """Write down that it ended, with what is left and how many requests it took, by kind."""
         now = self.clock.now()
-        self.record = replace(self.record, finished_at=now)
-        self.write({"ended": now.isoformat(), "remaining": remaining, "calls": calls})
+        self.record = replace(self.record, finished_at=now, calls=dict(calls))
+        self.write({"ended": now.isoformat(), "remaining": remaining, "calls": dict(calls)})
         self.copy()
 
     def copy(self) -> None:
@@ -293,7 +293,13 @@ def _taken_in(record: Record | None, line: JsonObject) -> Record:
             replans=record.replans + 1,
         )
     if "ended" in line:
-        return replace(record, finished_at=datetime.fromisoformat(str(line["ended"])))
+        calls = line.get("calls")
+        made = calls if isinstance(calls, dict) else {}
+        return replace(
+            record,
+            finished_at=datetime.fromisoformat(str(line["ended"])),
+            calls={kind: n for kind, n in made.items() if isinstance(n, int)},
+        )
     outcome = Outcome.from_document(line)
     carried = record.ids
     if outcome.id and outcome.state in {StepState.DONE, StepState.ADOPTED}:

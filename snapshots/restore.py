@@ -537,7 +537,7 @@ def _carried_out(
     tell: Tell | None,
 ) -> Restored:
     begun = tools.clock.now()
-    before = tools.cloud.calls.snapshot().made
+    before = tools.cloud.calls.snapshot()
     stop = stop or Event()
     # Accounts that are taken back bring things along: the rest is planned anew from what is there.
     undeletes = [s for s in journal.record.plan.steps if s.action is Action.SWITCH]
@@ -551,12 +551,18 @@ def _carried_out(
             prepared = replace(prepared, plan=again.plan, wanted=wanted)
     if not stop.is_set():
         _apply(tools, journal, prepared, stop, tell)
-    calls = tools.cloud.calls.snapshot().made - before
+    now = tools.cloud.calls.snapshot()
+    calls = now.made - before.made
+    by_kind = {
+        kind: made - before.by_kind.get(kind, 0)
+        for kind, made in now.by_kind.items()
+        if made > before.by_kind.get(kind, 0)
+    }
     seconds = (tools.clock.now() - begun).total_seconds()
     stopped = stop.is_set()
     left = () if stopped else remaining(prepared, tools)
     if not stopped:
-        journal.end(remaining=len(left), calls=calls)
+        journal.end(remaining=len(left), calls=by_kind)
     return Restored(journal.record, left, calls, seconds, stopped)
 
 

@@ -282,7 +282,7 @@ class Step:
     needs: tuple[str, ...] = ()  # ids of steps
     serial: str = ""  # steps of one serial group run one at a time
     seconds: float = 1.0  # an estimate
-    calls: int = 1  # requests, an estimate
+    calls: float = 1.0  # requests, an estimate
     questions: tuple[Question, ...] = ()
     note: str = ""  # why, or what to know, in one line
 
@@ -348,7 +348,7 @@ class Step:
             needs=texts(document, "needs"),
             serial=_text(document, "serial"),
             seconds=_number(document, "seconds"),
-            calls=int(_number(document, "calls")),
+            calls=_number(document, "calls"),
             questions=tuple(
                 Question(_text(q, "path"), _text(q, "what"), _text(q, "answer"))
                 for q in objects(document, "questions")
@@ -559,6 +559,7 @@ class Record:
     ids: IdMap = field(default_factory=IdMap)
     finished_at: datetime | None = None
     replans: int = 0  # how often the rest was planned anew from what was there
+    calls: abc.Mapping[str, int] = field(default_factory=dict)  # requests by kind, of the last run
 
     def last(self, step: str) -> Outcome | None:
         """Give the newest outcome of a step, None before its first."""
