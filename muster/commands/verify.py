@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import click
 
 from muster.invocation import Command, Exit, Invocation, described
 from muster.wiring import Wiring
+from snapshots.errors import MusterError
+
+if TYPE_CHECKING:
+    from snapshots.model import JsonObject
+    from snapshots.verify import Verification
 
 _SAMPLE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%?")
 
@@ -68,6 +74,8 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
             seed=seed,
             progress=lambda what, done, of: line.tell(f"{what}: {done} of {of}"),
         )
+        if found.snapshots:
+            _note(wiring, invocation, found)
     hurt = sorted({snapshot for damage in found.damages for snapshot in damage.snapshots})
     if invocation.json:
         invocation.emit(
@@ -133,3 +141,23 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
         text("      snapshot, which keeps what is missing and is still at Azure"),
     )
     return Exit.FINDINGS
+
+
+def _note(wiring: Wiring, invocation: Invocation, found: Verification) -> None:
+    """Write down when it was verified, for `muster ready`. What cannot be written is told."""
+    from muster.report.terminal import iso
+    from snapshots.ledger import EVIDENCE
+    from snapshots.model import pretty
+
+    document: JsonObject = {
+        "kind": "verify",
+        "verdict": "whole" if found.whole else "damaged",
+        "at": iso(found.at),
+        "sample": found.sample,
+        "damages": len(found.damages),
+    }
+    name = found.at.strftime("verifications/%Y/%m/%Y%m%dT%H%M%S%fZ.json")
+    try:
+        wiring.ledger().put(EVIDENCE, {name: pretty(document)}, "verify what was kept")
+    except MusterError as error:
+        invocation.warn(f"the verification is not on the evidence branch: {error.what}")
