@@ -121,7 +121,6 @@ _ROWS: tuple[Any, ...] = (
             f"{_CS}/accounts/OpenAI/responses/*",
             f"{_CS}/accounts/OpenAI/assistants/*",
             f"{_CS}/accounts/OpenAI/threads/*",
-            f"{_CS}/accounts/OpenAI/vector_stores/*",
         ),
         (f"{_CS}/accounts/OpenAI/stored-completions/read",),
     ),

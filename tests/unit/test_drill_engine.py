@@ -16,18 +16,18 @@ from jsonschema import Draft202012Validator
 from drills import own
 from drills.checks import make as library
 from drills.doing import merged
-from drills.evidence import Evidence, EvidenceBook, GitSigner, page, problems_of, sealed
+from drills.evidence import EvidenceBook, GitSigner, page, problems_of, sealed
 from drills.journal import RunJournal, read, unfinished
 from drills.judge import compared, judge, quantile
 from drills.leavings import inverse, same_at
-from drills.model import Check, CheckDeclaration
+from drills.model import Check, CheckDeclaration, Evidence
 from drills.script import parse, shipped
 from drills.script import read as read_script
+from snapshots.clock import SystemClock
 from snapshots.errors import InputError, LockedError
 from snapshots.ledger import Ledger
 from snapshots.model import JsonObject
 from snapshots.vault import open_vault
-from tests.canned_cloud import FrozenClock
 
 ROOT = Path(__file__).parents[2]
 FILE = Path("my-drill.yaml")
@@ -100,7 +100,12 @@ def test_every_shipped_script_is_valid(name: str) -> None:
 
 
 def document(**changes: Any) -> JsonObject:
-    check = {"name": "state", "subject": "", "state": "passed", "negative_control": "failed"}
+    check: JsonObject = {
+        "name": "state",
+        "subject": "",
+        "state": "passed",
+        "negative_control": "failed",
+    }
     found: JsonObject = {
         "schema": "muster/evidence/1",
         "id": "20261122T100000Z-aaaaaa",
@@ -175,7 +180,7 @@ def test_any_field_that_is_flipped_is_found(data: st.DataObject) -> None:
     holder: Any = changed
     for part in path[:-1]:
         holder = holder[part]
-    new = data.draw(
+    new: Any = data.draw(
         st.sampled_from([None, True, 0, 7.5, "", "passed", []]).filter(
             lambda v: json.dumps(v) != json.dumps(holder[path[-1]])
         )
@@ -187,7 +192,7 @@ def test_any_field_that_is_flipped_is_found(data: st.DataObject) -> None:
 
 @pytest.fixture
 def book(tmp_path: Path) -> EvidenceBook:
-    clock = FrozenClock()
+    clock = SystemClock()
     ledger = Ledger.open(tmp_path / "ledger.git", clock=clock, version="1", create=True)
     vault = open_vault(str(tmp_path / "vault"), clock=clock)
     vault.prepare()

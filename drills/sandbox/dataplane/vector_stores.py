@@ -456,7 +456,7 @@ def batch_files(ask: Ask) -> Answer:
     return _list(ask, store["id"], items)
 
 
-_ACTION = f"{OPENAI}/vector_stores"
+_ACTION = f"{OPENAI}/assistants/vector_stores"
 _ONE = "/vector_stores/{store}"
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/vector_stores", f"{_ACTION}/write", create),
