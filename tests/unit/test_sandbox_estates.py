@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,12 +93,6 @@ def test_the_demo_estate_gives_everybody_what_the_role_says(demo: Play) -> None:
 
 def test_the_same_estate_has_the_same_ids() -> None:
     assert accounts(Play("demo")) == accounts(Play("demo"))
-
-
-def test_the_demo_estate_loads_within_two_seconds() -> None:
-    start = time.perf_counter()
-    Play("demo")
-    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -230,18 +223,3 @@ def test_the_generator_refuses_what_no_account_can_hold(
         with pytest.raises(SystemExit):
             main(arguments)
         assert "must be" in capsys.readouterr().err
-
-
-def test_a_list_of_a_large_estate_is_quick(tmp_path: Path) -> None:
-    text = yaml.safe_dump(estate(100, 20), sort_keys=False)
-    play = load(tmp_path, text)
-    path = f"/subscriptions/{play.subscriptions[0]}/{CS}/accounts"
-    identity = play.world.identity
-    assert identity is not None
-    taken = []
-    for _ in range(9):
-        start = time.perf_counter()
-        assert play.call("GET", path).status == 200
-        taken.append(time.perf_counter() - start)
-    # Minting the token and parsing the answer are in here, too: ten times the service's own share.
-    assert sorted(taken)[4] < 0.05
