@@ -101,7 +101,8 @@ class Regions(Protocol):
 class GateResult:
     """One thing that was asked beforehand."""
 
-    name: str  # "permission", "quota", "capacity", "model", "name", "region", "payload", "secret"
+    # permission, quota, capacity, model, name, region, payload, secret or lock
+    name: str
     subject: str
     passed: bool
     detail: str
@@ -129,6 +130,7 @@ def check_gates(
     found = [
         *gates.regions(),
         *gates.permissions(),
+        *gates.locks(),
         *gates.names(),
         *gates.models(),
         *gates.payloads(),
@@ -245,6 +247,35 @@ class _Gates:
         if len(key.path) >= 2 and key.path[:2] in groups and key.kind != "resource-group":
             return f"/subscriptions/{key.path[0]}/resourceGroups/{key.path[1]}"
         return f"/subscriptions/{key.path[0]}"
+
+    def locks(self) -> Iterator[GateResult]:
+        """A lock in the target forbids deletions below it, or every write: muster lifts none."""
+        lifted = {
+            step.key
+            for step in self.plan.steps
+            if step.key.kind == "lock" and step.action is Action.DELETE
+        }
+        for key, resource in self.there.items():
+            if key.kind != "lock" or key in lifted:
+                continue
+            level = str(take_at(resource.body, "/properties/level") or "")
+            scope = key.path[:-1]
+            stopped = [
+                step
+                for step in self.plan.steps
+                if step.key.path[: len(scope)] == scope
+                and BY_NAME[step.key.kind].plane is Plane.ARM
+                and (step.action is Action.DELETE or level == "ReadOnly")
+            ]
+            if stopped:
+                yield GateResult(
+                    "lock",
+                    str(key),
+                    passed=False,
+                    detail=f"{level} forbids {stopped[0].action.value} {stopped[0].key}"
+                    + (f" and {len(stopped) - 1} more steps" if len(stopped) > 1 else ""),
+                    remedy="delete the lock for the time of the restore, and set it again after",
+                )
 
     # ---- names ----------------------------------------------------------------------------
 

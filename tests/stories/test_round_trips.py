@@ -385,3 +385,17 @@ def test_a_plan_and_its_record_read_back_as_they_were(
     copy = engine.vault.read_document(f"records/{done.record.id}.jsonl").data
     assert copy == (engine.folder / "records" / f"{done.record.id}.jsonl").read_bytes()
     assert {s.id for s in to_undo(kept)} == {s.id for s in kept.plan.steps}
+
+
+def test_a_lock_in_the_way_of_a_deletion_closes_a_gate(
+    quick: RunningSandbox, engine: Engine
+) -> None:
+    before = engine.take()
+    where = (
+        f"/subscriptions/{quick.subscription}/resourceGroups/rg-ai-prod/providers"
+        "/Microsoft.CognitiveServices/accounts/aoai-claims-swc/raiBlocklists/stray"
+    )
+    assert quick.call("PUT", where + API, {"properties": {"description": "stray"}}).ok
+    pruning = engine.prepare(before, prune=True)
+    closed = [gate for gate in gates(pruning, engine.tools) if not gate.passed]
+    assert [(gate.name, "CanNotDelete" in gate.detail) for gate in closed] == [("lock", True)]

@@ -1,0 +1,162 @@
+"""Plans: their order, what they never do, and what they keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapshots.compare import compare
+from snapshots.mapping import missing_versions, translate
+from snapshots.model import Gap, GapReason, JsonObject, Key, Resource, Snapshot
+from snapshots.plan import Context, chosen, plan, settle_conflicts
+from snapshots.steps import AccountPlace, Action, Keep, Mapping, Plan, Step
+
+S = "00000000-0000-0000-0000-000000000001"
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+ACCOUNT = Key("account", (S, "rg", "a"))
+
+
+def resource(kind: str, *path: str, **properties: object) -> Resource:
+    body: JsonObject = {"name": path[-1], "properties": dict(properties)}  # type: ignore[arg-type]
+    if kind == "account":
+        body |= {"location": "swedencentral", "kind": "OpenAI"}
+    where = f"/subscriptions/{S}/resourcegroups/rg/providers/x/{kind}/{'/'.join(path[2:])}"
+    return Resource(Key(kind, (S, *path[1:])), where.lower(), body)
+
+
+def estate(deployments: int) -> dict[Key, Resource]:
+    made = [
+        resource("account", S, "rg", "a"),
+        resource("rai-policy", S, "rg", "a", "strict", type="UserManaged"),
+        *(
+            resource("deployment", S, "rg", "a", f"d{n}", raiPolicyName="strict")
+            for n in range(deployments)
+        ),
+    ]
+    return {found.key: found for found in made}
+
+
+def snapshot(resources: dict[Key, Resource], *gaps: Gap) -> Snapshot:
+    return Snapshot("tests", NOW, "tests", resources, gaps)
+
+
+def planned(there: Snapshot, wanted: Snapshot, *, prune: bool = False) -> Plan:
+    context = Context(
+        estate="tests",
+        snapshot="x",
+        target="same",
+        version="tests",
+        now=NOW,
+        wanted=wanted.resources,
+        there=there.resources,
+        prune=prune,
+    )
+    return plan(compare(there, wanted), context)
+
+
+@given(st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11)), st.booleans())
+def test_every_step_comes_after_what_it_needs(
+    there: set[int], wanted: set[int], prune: bool
+) -> None:
+    whole = estate(10)
+    keys = sorted(whole)
+    found = planned(
+        snapshot({keys[n]: whole[keys[n]] for n in there}),
+        snapshot({keys[n]: whole[keys[n]] for n in wanted}),
+        prune=prune,
+    )
+    done: set[str] = set()
+    for step in found.steps:
+        assert set(step.needs) <= done
+        done.add(step.id)
+    made = {s.key for s in found.steps if s.action is Action.CREATE}
+    gone = {s.key for s in found.steps if s.action is Action.DELETE}
+    assert made == {keys[n] for n in wanted - there}
+    assert gone == ({keys[n] for n in there - wanted} if prune else set())
+    assert found.critical_path_seconds <= sum(step.seconds for step in found.steps) + 1e-6
+    assert Plan.from_document(found.document()) == found
+
+
+def test_a_filter_comes_before_its_deployments_and_goes_after_them() -> None:
+    whole = estate(3)
+    forth = planned(snapshot({}), snapshot(whole))
+    assert [s.key.kind for s in forth.steps] == ["account", "rai-policy"] + ["deployment"] * 3
+    back = planned(snapshot(whole), snapshot({}), prune=True)
+    assert [s.key.kind for s in back.steps] == ["deployment"] * 3 + ["rai-policy", "account"]
+    assert all(step.before is not None for step in back.steps)  # kept, for the way back
+
+
+@pytest.mark.parametrize("side", ["there", "wanted"])
+def test_nothing_is_deleted_or_made_inside_a_gap(side: str) -> None:
+    whole = estate(2)
+    gap = Gap(Key("deployment", ACCOUNT.path), GapReason.DENIED, "403", True, ("deployment",))
+    without = {k: r for k, r in whole.items() if k.kind != "deployment"}
+    if side == "there":
+        found = planned(snapshot(without, gap), snapshot(whole), prune=True)
+    else:
+        found = planned(snapshot(whole), snapshot(without, gap), prune=True)
+    assert found.steps == ()
+    assert found.unknown == (gap,)
+    control = planned(snapshot(whole), snapshot(without), prune=True)
+    assert len(control.steps) == 2
+
+
+def test_an_account_is_never_deleted_to_change_it() -> None:
+    whole = estate(0)
+    moved = replace(whole[ACCOUNT], body={**whole[ACCOUNT].body, "location": "eastus2"})
+    found = planned(snapshot(whole), snapshot({**whole, ACCOUNT: moved}), prune=True)
+    assert [s for s in found.steps if s.action is Action.DELETE] == []
+    assert [entry.key for entry in found.not_restorable] == [ACCOUNT]
+
+
+@pytest.mark.parametrize(("keep", "value"), [(Keep.BASELINE, 1), (Keep.LIVE, 2), (Keep.TARGET, 3)])
+def test_a_property_changed_on_two_sides_is_listed_and_goes_by_the_policy(
+    keep: Keep, value: int
+) -> None:
+    one, two, three = (resource("deployment", S, "rg", "a", "d", size=n) for n in (1, 2, 3))
+    found, conflicts = settle_conflicts(one, two, three, keep)
+    assert found.body["properties"] == {"size": value}
+    assert [(c.path, c.keep) for c in conflicts] == [("/properties/size", keep)]
+    assert settle_conflicts(one, two, one, keep) == (one, ())
+
+
+def test_two_accounts_never_become_one() -> None:
+    from snapshots.errors import InputError
+
+    both = {
+        found.key: found
+        for found in (resource("account", S, "rg", "a"), resource("account", S, "rg", "b"))
+    }
+    mapping = Mapping(accounts={"a": AccountPlace("c"), "b": AccountPlace("c")})
+    with pytest.raises(InputError, match="would become one"):
+        translate(snapshot(both), mapping)
+
+
+def version(number: int) -> JsonObject:
+    return {"definition": {"n": number}}
+
+
+def test_an_agent_gets_only_the_versions_that_lack() -> None:
+    one, two, three = (version(n) for n in (1, 2, 3))
+    assert missing_versions([], [one, two]) == [one, two]
+    assert missing_versions([one, two], [one, two]) == []
+    assert missing_versions([one], [one, two]) == [two]
+    assert missing_versions([one, two, three], [one, two]) == [two]
+    assert missing_versions([one, three, two], [one, two]) == []
+
+
+def test_what_is_chosen_by_name_end_or_glob() -> None:
+    key = Key("deployment", (S, "rg", "a", "gpt4o"))
+    for pattern in (str(key), "deployment/gpt4o", "gpt4o", "deployment/*", "*gpt4*"):
+        assert chosen((pattern,), key), pattern
+    for pattern in ("deployment/gpt", "agent/*", "pt4o", "rai-policy/gpt4o"):
+        assert not chosen((pattern,), key), pattern
+
+
+def test_a_step_reads_back_as_it_was() -> None:
+    for step in planned(snapshot({}), snapshot(estate(2))).steps:
+        assert Step.from_document(step.document()) == step
