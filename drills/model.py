@@ -331,7 +331,7 @@ class Check(Protocol):
 
     @property
     def name(self) -> str:
-        """What the library calls it: "state", "content-filter" …"""
+        """What the library calls it: "state", "content-filter" and so on."""
         ...
 
     def run(self, context: CheckContext) -> CheckOutcome:

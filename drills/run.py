@@ -220,6 +220,20 @@ class _Run:
             isinstance(s, VerbStep) and s.verb.value in ("restore", "replicate")
             for s in self.drill.steps
         )
+        elsewhere = self.drill.target in (TargetKind.STANDBY, TargetKind.SAME)
+        if wanted and elsewhere and not running.dry:
+            wanted
+            and not running.dry
+            and self.drill.target in (TargetKind.STANDBY, TargetKind.SAME)
+        ):
+            # Clean-up knows what an isolated target holds; what a restore writes elsewhere it
+            # would leave behind, and call that clean.
+            raise RefusedError(
+                f"a drill restores into a target of its own, not into '{self.drill.target.value}'",
+                where=str(self.drill.file),
+                remedy="set `target: isolated`, or rehearse with --dry-run; `muster restore` and "
+                "`muster replicate` work on the standby itself",
+            )
         try:
             if wanted or self.drill.target is not TargetKind.ISOLATED:
                 running.use("")

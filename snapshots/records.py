@@ -330,7 +330,7 @@ def _lines(path: Path) -> Iterator[JsonObject]:
         found = orjson.loads(line)
         if not isinstance(found, dict):
             message = "a line is not an object"
-            raise ValueError(message)  # noqa: TRY004 - a damaged file
+            raise ValueError(message)
         yield found
 
 

@@ -232,7 +232,7 @@ def read(ledger: Branches, primary: str, standby: str) -> Replication:
             document = orjson.loads(content)
             if not isinstance(document, dict):
                 message = "not an object"
-                raise ValueError(message)  # noqa: TRY004, TRY301 - one way out for all damage
+                raise ValueError(message)  # noqa: TRY301 - one way out for all damage
             return Replication.from_document(document)
         except ValueError as error:
             raise DamagedStoreError(
@@ -263,7 +263,7 @@ def _safe(region: str) -> str:
 def _when(value: Json) -> datetime:
     if not isinstance(value, str):
         message = "a time is missing"
-        raise ValueError(message)  # noqa: TRY004 - a damaged document, not a wrong type of ours
+        raise ValueError(message)
     found = datetime.fromisoformat(value)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 

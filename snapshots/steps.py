@@ -128,7 +128,7 @@ class Mapping:
         for name, place in (accounts if isinstance(accounts, dict) else {}).items():
             if not isinstance(place, dict):
                 message = f"the place of account {name} is not an object"
-                raise ValueError(message)  # noqa: TRY004 - a damaged document
+                raise ValueError(message)
             places[name] = AccountPlace(
                 _text(place, "name"),
                 _text(place, "resource_group"),
@@ -595,7 +595,7 @@ def _text(document: abc.Mapping[str, Json], name: str) -> str:
         return ""
     if not isinstance(value, str):
         message = f"{name} is not a text"
-        raise ValueError(message)  # noqa: TRY004 - a damaged document, not a wrong type of ours
+        raise ValueError(message)
     return value
 
 
@@ -603,7 +603,7 @@ def _number(document: abc.Mapping[str, Json], name: str) -> float:
     value = document.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         message = f"{name} is not a number"
-        raise ValueError(message)  # noqa: TRY004 - as above
+        raise ValueError(message)
     return float(value)
 
 
@@ -611,7 +611,7 @@ def _object(document: abc.Mapping[str, Json], name: str) -> JsonObject:
     value = document.get(name, {})
     if not isinstance(value, dict):
         message = f"{name} is not an object"
-        raise ValueError(message)  # noqa: TRY004 - as above
+        raise ValueError(message)
     return value
 
 

@@ -172,7 +172,7 @@ def start_sandbox(folder: Path, *options: str, blob: bool = False) -> RunningSan
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=stream, stderr=stream, env={**os.environ}
         )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a large estate takes its time to load
     while not ready_file.is_file():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()

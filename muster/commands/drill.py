@@ -144,9 +144,7 @@ def show(invocation: Invocation, name: str) -> int:
 @click.option("--keep", is_flag=True, help="Leave what it made, until the next drill starts.")
 @click.option("--snapshot", default="", help="Which snapshot (default: the newest; live: as is).")
 @click.option("--seed", type=int, default=0, help="Makes chance repeat.")
-@click.option(
-    "--approver", default="", metavar="NAME", help="Who you are, when asked."
-)
+@click.option("--approver", default="", metavar="NAME", help="Who you are, when asked.")
 @click.option("--yes", is_flag=True, help="Say yes where approval is asked.")
 @click.option(
     "--sandbox",

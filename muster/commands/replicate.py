@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     help="Replicate a kept state instead of the primary as it is now.",
 )
 @click.pass_obj
-def command(  # noqa: PLR0917  click's signature
+def command(
     invocation: Invocation,
     pairs: tuple[str, ...],
     act: bool,

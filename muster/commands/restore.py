@@ -37,7 +37,7 @@ from muster.wiring import Wiring
 )
 @click.option("--save", type=click.Path(dir_okay=False), help="Write the plan to this file too.")
 @click.pass_obj
-def command(  # noqa: PLR0917 - click's options
+def command(
     invocation: Invocation,
     snapshot: str,
     to: str,
@@ -81,7 +81,7 @@ def command(  # noqa: PLR0917 - click's options
 @target_options
 @click.option("--save", type=click.Path(dir_okay=False), help="Write the plan to this file too.")
 @click.pass_obj
-def plan(  # noqa: PLR0917 - click's options
+def plan(
     invocation: Invocation,
     snapshot: str,
     to: str,

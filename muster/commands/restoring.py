@@ -66,7 +66,7 @@ def target_options(function: _F) -> _F:
     return function
 
 
-def request_for(  # noqa: PLR0917 - the options of one command line
+def request_for(
     wiring: Wiring,
     snapshot: str,
     to: str,
@@ -90,7 +90,7 @@ def request_for(  # noqa: PLR0917 - the options of one command line
     return request_with(wiring, loaded, mapping, words, only, prune, regions)
 
 
-def request_with(  # noqa: PLR0917 - as above
+def request_with(
     wiring: Wiring,
     snapshot: Snapshot,
     mapping: Places,

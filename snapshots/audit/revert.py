@@ -213,7 +213,7 @@ def carry_out(
             differs[finding.id] = tuple(
                 path for change in rest for path in (change.paths or (PathChange("", 0, 0),))
             )
-        journal.end(remaining=remaining, calls=reader.cloud.calls.snapshot().made)
+        journal.end(remaining=remaining, calls=reader.cloud.calls.snapshot().by_kind)
     files: dict[str, bytes | None] = {}
     stamp = f"{prepared.now:%Y%m%dT%H%M%S}"
     for choice in prepared.chosen:

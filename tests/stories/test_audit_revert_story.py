@@ -170,6 +170,7 @@ def test_nothing_is_reverted_in_a_deny_window_or_beyond_the_cap(site: Site) -> N
 
 def test_a_thing_that_comes_back_three_times_a_day_is_left_to_people(site: Site) -> None:
     site.approve_all()
+    found: dict[str, Any] = {}
     for turn in range(4):
         set_capacity(site, site.person("pipeline"), 40)
         finding = finding_of(site)

@@ -228,7 +228,13 @@ def test_a_key_in_the_wrong_region_is_named_and_one_in_the_standby_is_met(site: 
 
 def test_what_cannot_be_asked_is_not_known_and_never_passed(site: Site) -> None:
     before = {c["state"] for c in site.checks("lifecycle")}
-    fault = {"kind": "error", "status": 403, "code": "AuthorizationFailed", "message": "no", "path": "/locations/eastus2/models"}
+    fault = {
+        "kind": "error",
+        "status": 403,
+        "code": "AuthorizationFailed",
+        "message": "no",
+        "path": "/locations/eastus2/models",
+    }
     site.sandbox.control("POST", "faults", fault)
     code, found = site.ready()
     assert code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import subprocess
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from azure.storage.blob import ContainerClient
@@ -214,6 +215,7 @@ def test_a_vault_thins_out_with_the_ledger_and_makes_the_ledger_again(
     stored: tuple[Site, Objects], sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     site, objects = stored
+    newest: dict[str, Any] = {}
     for number in range(3):
         touch(sandbox, number)
         newest = site.ask("snapshot")
@@ -232,7 +234,8 @@ def test_a_vault_thins_out_with_the_ledger_and_makes_the_ledger_again(
     assert text is not None
     address = text[1] if "://" in text[1] else str(site.folder / text[1])
     key = site.variables.get("AZURE_STORAGE_KEY", "")
-    with open_vault(address, access=Access(account_key=key) if key else None) as vault:
+    vault = open_vault(address, access=Access(account_key=key) if key else None)
+    with contextlib.closing(vault):
         vault.fetch_bundle(tmp_path / "ledger.bundle", vault.bundles()[-1])
     site.ledger.rename(tmp_path / "lost.git")
     with Ledger.from_bundle(tmp_path / "ledger.bundle", site.ledger) as again:

@@ -16,7 +16,7 @@ from snapshots.errors import InputError
 from snapshots.ledger import Ledger, path_of
 from snapshots.ledger import memory as memory_module
 from snapshots.ledger.memory import MEMORY, Memory
-from snapshots.model import Gap, GapReason, Key, Payload, Resource, Snapshot
+from snapshots.model import Gap, GapReason, Json, Key, Payload, Resource, Snapshot
 
 STRESS = os.environ.get("MUSTER_STRESS", "") not in ("", "0")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ def resource(number: int, size: int) -> Resource:
 
 def state(sizes: dict[int, int], gaps: tuple[Gap, ...] = ()) -> Snapshot:
     found = [resource(number, size) for number, size in sorted(sizes.items())]
-    reference = {"models/x": {"n": len(sizes)}}
+    reference: dict[str, Json] = {"models/x": {"n": len(sizes)}}
     return Snapshot("contoso", START, "1", {r.key: r for r in found}, gaps, reference)
 
 
