@@ -222,10 +222,6 @@ class _Run:
         )
         elsewhere = self.drill.target in (TargetKind.STANDBY, TargetKind.SAME)
         if wanted and elsewhere and not running.dry:
-            wanted
-            and not running.dry
-            and self.drill.target in (TargetKind.STANDBY, TargetKind.SAME)
-        ):
             # Clean-up knows what an isolated target holds; what a restore writes elsewhere it
             # would leave behind, and call that clean.
             raise RefusedError(
