@@ -196,7 +196,7 @@ class Running:
                         )
                     if len(key.path) > 1 and "/" not in key.path[1]:
                         groups[key.path[1]] = group.name
-                    subscriptions[key.path[0]] = group.subscription
+                    subscriptions[key.subscription] = group.subscription
                 return Substitutions(
                     subscriptions=subscriptions, resource_groups=groups, accounts=accounts
                 )

@@ -279,7 +279,7 @@ def _chain_problems(known: Mapping[str, Evidence], evidence: Evidence) -> Iterat
 
 def _last(known: Mapping[str, Evidence]) -> str:
     """Give the hash that no other evidence names, "" when there is none."""
-    named = {e.document.get("previous") for e in known.values()}
+    named = {str(e.document.get("previous")) for e in known.values()}
     tails = sorted(
         (str(e.document.get("finished_at")), e.hash) for e in known.values() if e.hash not in named
     )

@@ -246,7 +246,7 @@ class _Gates:
     def _scope(key: Key, groups: set[tuple[str, ...]]) -> str:
         if len(key.path) >= 2 and key.path[:2] in groups and key.kind != "resource-group":
             return f"/subscriptions/{key.path[0]}/resourceGroups/{key.path[1]}"
-        return f"/subscriptions/{key.path[0]}"
+        return f"/subscriptions/{key.subscription}"
 
     def locks(self) -> Iterator[GateResult]:
         """A lock in the target forbids deletions below it, or every write: muster lifts none."""

@@ -82,6 +82,11 @@ class Key:
         return self.path[-1]
 
     @property
+    def subscription(self) -> str:
+        """The subscription's id, the first of the path."""
+        return self.path[0]
+
+    @property
     def within(self) -> tuple[str, ...]:
         """The names of what holds the resource, outermost first."""
         return self.path[:-1]

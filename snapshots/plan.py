@@ -473,8 +473,8 @@ class _Drafting:
         there = {k.path for k in self.context.there if k.kind == "project"}
         wanted = {k.path for k in self.context.wanted if k.kind == "project"}
         inside = {p for p in wanted - there if p[:3] == after.key.path}
-        body: Json = after.body
-        if not inside or not isinstance(body, dict):
+        body = after.body
+        if not inside:
             return change, after
         left = tuple(
             path

@@ -172,7 +172,7 @@ class Writer:
         kind = BY_NAME[key.kind]
         region = self.regions(Key("account", key.path[:3])) if len(key.path) >= 3 else ""
         if kind.plane is Plane.ARM:
-            return Place(Plane.ARM, "", key.path[0], region)
+            return Place(Plane.ARM, "", key.subscription, region)
         parent = self._parent(Key(kind.parent, key.path[:-1]))
         base = kind.endpoint(parent)
         if not base:
@@ -181,7 +181,7 @@ class Writer:
                 where=str(key),
                 remedy="look at the account: it may still be in the making",
             )
-        return Place(kind.plane, base, key.path[0], region)
+        return Place(kind.plane, base, key.subscription, region)
 
     def _parent(self, key: Key) -> Parent:
         """What holds data: read once, kept; its endpoints are noise to everybody else."""
@@ -191,7 +191,7 @@ class Writer:
             return known
         path, params = self._holder(key)
         region = self.regions(Key("account", key.path[:3]))
-        place = Place(Plane.ARM, "", key.path[0], region)
+        place = Place(Plane.ARM, "", key.subscription, region)
         answer = self.cloud.get(place, path, params=params, kind=key.kind)
         return self._learn(key, answer.body)
 
