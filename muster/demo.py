@@ -295,6 +295,12 @@ def _chapters(story: Story, azure: Azure) -> None:
     found = findings if isinstance(findings, list) else []
     named = sum(1 for f in found if isinstance(f, dict) and f.get("who"))
     story.note(f"{len(found)} findings, {named} of them with who did it, when and from where")
+    story.chapter("Undo it, and look again")
+    ids = [str(f["id"]) for f in found if isinstance(f, dict)]
+    story.run("revert", *ids, "--apply", "--yes", "--reason", "unplanned", "--by", "you")
+    story.say("Azure's log is minutes behind, so the second look reads everything:")
+    story.run("audit", "--sweep")
+    story.note("both undone by one command, and proved by reading again")
     story.chapter("Prove that what was kept can be given back")
     story.run("verify")
     story.note("every payload re-hashed, a snapshot rebuilt from the vault alone and compared")

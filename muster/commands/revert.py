@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @described(
     "muster revert 3edebff5988f",
-    "muster revert 3edebff5988f --apply --reason 'nobody planned this'",
+    "muster revert 3edebff5988f --apply --reason 'nobody planned this' --yes",
     "muster revert 3edebff5988f --path /sku/capacity --apply --reason 'too small'",
     exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INCOMPLETE),
 )
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="Only this property (/sku/capacity); may be repeated.",
 )
 @click.option("--cap", default=10, show_default=True, help="The most findings one run may undo.")
+@click.option("--yes", is_flag=True, help="Do not ask (for scripts).")
 @click.option("--by", metavar="NAME", help="Who decides (default: git's user.email).")
 @click.pass_obj
 def command(
@@ -42,9 +43,12 @@ def command(
     reason: str,
     paths: tuple[str, ...],
     cap: int,
+    yes: bool,
     by: str | None,
 ) -> int:
     """Set what was found back to the baseline, property by property.
+
+    Dry by default; --apply acts, and asks first unless --yes is given.
 
     Live state is read again first: what is no more as it was reported is left alone and named
     (exit code 2). Writes go one at a time for each account, and are read again afterwards. Nothing
@@ -55,7 +59,7 @@ def command(
     from muster.commands.deciding import chosen, decider, latest, reported
     from snapshots.audit.planned import load_plans
     from snapshots.audit.revert import Reader, carry_out, prepare, unfinished
-    from snapshots.errors import InputError
+    from snapshots.errors import InputError, RefusedError
 
     who = decider(by)
     if act and not reason.strip():
@@ -86,6 +90,11 @@ def command(
         )
         done = None
         if act and not prepared.plan.is_empty:
+            question = f"Make {len(prepared.plan.steps)} writes in Azure?"
+            if not invocation.confirm(question, yes=yes):
+                raise RefusedError(
+                    "nothing was reverted: nobody agreed to it", remedy="answer y, or add --yes"
+                )
             done = carry_out(
                 ledger,
                 reader,

@@ -53,6 +53,7 @@ def test_a_revert_is_dry_until_it_is_told_otherwise(site: Site) -> None:
     assert writes(site) == []
     assert capacity_of(site) == 40
     site.run("revert", finding.id, "--apply", expect=1)
+    site.run("revert", finding.id, "--apply", "--reason", "nobody agreed", expect=1)
     assert "reason" in site.error
 
 
@@ -60,7 +61,7 @@ def test_a_revert_returns_the_resource_to_the_baseline_and_proves_it(site: Site)
     site.approve_all()
     set_capacity(site, site.person("pipeline"), 40)
     finding = finding_of(site)
-    found = site.json("revert", finding.id, "--apply", "--reason", "nobody planned it")
+    found = site.json("revert", finding.id, "--apply", "--yes", "--reason", "nobody planned it")
     assert [r["verified"] for r in found["reverts"]] == [True]
     assert capacity_of(site) == 200
     assert len(writes(site)) == 1
@@ -103,7 +104,7 @@ def test_whole_resources_come_and_go_back(site: Site, what: str) -> None:
             owner.does("DELETE", f"{items}/{first}")
             owner.does("PUT", f"{items}/ours", {"properties": {"pattern": "Contoso"}})
     finding = finding_of(site)
-    found = site.json("revert", finding.id, "--apply", "--reason", "back")
+    found = site.json("revert", finding.id, "--apply", "--yes", "--reason", "back")
     assert [r["verified"] for r in found["reverts"]] == [True], found
     rest = site.audit().findings
     assert rest == (), [(str(f.key), f.paths) for f in rest]
@@ -114,7 +115,7 @@ def test_what_changed_again_meanwhile_is_left_alone_and_reported(site: Site) -> 
     set_capacity(site, site.person("pipeline"), 40)
     finding = finding_of(site)
     set_capacity(site, site.person("Anna Lindqvist"), 41)
-    found = site.json("revert", finding.id, "--apply", "--reason", "back", expect=2)
+    found = site.json("revert", finding.id, "--apply", "--yes", "--reason", "back", expect=2)
     assert found["reverts"] == []
     assert "changed again meanwhile" in found["left"][0]["why"]
     assert capacity_of(site) == 41
@@ -126,7 +127,7 @@ def test_what_is_back_already_is_no_failure(site: Site) -> None:
     set_capacity(site, site.person("pipeline"), 40)
     finding = finding_of(site)
     set_capacity(site, site.person("pipeline"), 200)
-    found = site.json("revert", finding.id, "--apply", "--reason", "back")
+    found = site.json("revert", finding.id, "--apply", "--yes", "--reason", "back")
     assert found["left"][0]["done"] is True
     assert writes(site) == []
 
@@ -138,7 +139,9 @@ def test_a_single_property_can_be_reverted(site: Site) -> None:
     before: Any = owner.does("GET", path).get("tags") or {}
     owner.does("PATCH", path, {"tags": {**before, "a": "1", "b": "2"}})
     finding = finding_of(site)
-    found = site.json("revert", finding.id, "--path", "/tags/a", "--apply", "--reason", "x")
+    found = site.json(
+        "revert", finding.id, "--path", "/tags/a", "--apply", "--yes", "--reason", "x"
+    )
     assert found["reverts"][0]["verified"] is True
     assert owner.does("GET", path)["tags"] == {**before, "b": "2"}
     assert [p.path for p in finding_of(site).paths] == ["/tags/b"]
@@ -149,7 +152,7 @@ def test_what_cannot_be_read_again_is_left_alone(site: Site) -> None:
     set_capacity(site, site.person("pipeline"), 40)
     finding = finding_of(site)
     site.deny("/accounts/aoai-claims-swc/deployments")
-    found = site.json("revert", finding.id, "--apply", "--reason", "back", expect=2)
+    found = site.json("revert", finding.id, "--apply", "--yes", "--reason", "back", expect=2)
     assert "cannot be read" in found["left"][0]["why"]
     site.sandbox.control("DELETE", "faults")
     assert capacity_of(site) == 40
@@ -163,7 +166,7 @@ def test_nothing_is_reverted_in_a_deny_window_or_beyond_the_cap(site: Site) -> N
     assert "--cap" in site.error
     freeze = 'windows:\n  - {name: freeze, kind: deny, schedule: "* * * * *", duration: 2h}\n'
     site.ledger().put(BASELINE, {"changes/freeze.yaml": freeze.encode()}, "Freeze")
-    found = site.json("revert", finding.id, "--apply", "--reason", "back", expect=2)
+    found = site.json("revert", finding.id, "--apply", "--yes", "--reason", "back", expect=2)
     assert "freeze" in found["left"][0]["why"]
     assert capacity_of(site) == 40
 
@@ -175,6 +178,8 @@ def test_a_thing_that_comes_back_three_times_a_day_is_left_to_people(site: Site)
         set_capacity(site, site.person("pipeline"), 40)
         finding = finding_of(site)
         expect = 0 if turn < 3 else 2
-        found = site.json("revert", finding.id, "--apply", "--reason", "back", expect=expect)
+        found = site.json(
+            "revert", finding.id, "--apply", "--yes", "--reason", "back", expect=expect
+        )
     assert "3 times in 24 hours" in found["left"][0]["why"]
     assert capacity_of(site) == 40
