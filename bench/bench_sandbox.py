@@ -74,9 +74,9 @@ def main() -> None:
         print(f"serving the demo estate after {statistics.median(starts):.2f} s (median of 3)")
         estate = Path(folder) / "large.yaml"
         with estate.open("wb") as stream:
-            size = ["--accounts", str(accounts), "--deployments", str(deployments)]
+            wanted = ["--accounts", str(accounts), "--deployments", str(deployments)]
             subprocess.run(
-                [sys.executable, "-m", "drills.sandbox.estates.generate", *size],
+                [sys.executable, "-m", "drills.sandbox.estates.generate", *wanted],
                 cwd=ROOT,
                 stdout=stream,
                 check=True,
