@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +14,8 @@ from muster.wiring import Wiring
 from snapshots.errors import InputError
 
 if TYPE_CHECKING:
-    from snapshots.audit.report_model import AuditReport, Severity
-    from snapshots.audit.run import Policy, Wishes
-    from snapshots.ledger import Ledger
-    from snapshots.model import Snapshot
-    from snapshots.take import Progress
-    from snapshots.vault import Vault
+    from snapshots.audit.report_model import AuditReport
+    from snapshots.audit.run import Wishes
 
 FORMATS = ("text", "md", "html", "json", "sarif", "junit", "csv")
 SEVERITIES = ("info", "low", "medium", "high", "critical")
@@ -80,6 +74,7 @@ def command(
     """
     from muster.report.audit_formats import ReportFormat, write, write_all
     from muster.report.audit_text import lines
+    from muster.verbs.audit import exit_code
     from snapshots.audit.report_model import Severity
     from snapshots.audit.run import Wishes
 
@@ -107,73 +102,10 @@ def command(
     return exit_code(report, least)
 
 
-def exit_code(report: AuditReport, least: Severity) -> int:
-    """Give the exit code: 3 beats 2, since what was not read may be worse than what was found."""
-    if report.incomplete:
-        return Exit.INCOMPLETE
-    if not report.baseline:
-        return Exit.FINDINGS  # nothing is approved: that is not clean
-    return Exit.FINDINGS if report.counting(least) else Exit.CLEAN
-
-
 def run_audit(wiring: Wiring, invocation: Invocation, wishes: Wishes) -> AuditReport:
-    """Run one audit with everything a configuration names."""
-    from muster import __version__
+    """Run one audit, saying on stderr how far it is."""
     from muster.report.progress import ProgressLine
-    from snapshots.audit.run import audit
+    from muster.verbs import audit as verb
 
-    ledger, vault = wiring.ledger(create=True), wiring.vault()
-    if not ledger.tip():
-        vault.prepare()  # later a missing vault is a mistyped name
     with ProgressLine(invocation) as line:
-        return audit(
-            wiring.settings.estate.name,
-            wiring.scopes(),
-            wiring.cloud(),
-            ledger,
-            fingerprints=wiring.fingerprints(),
-            clock=wiring.clock,
-            version=__version__,
-            policy=policy_of(wiring),
-            wishes=wishes,
-            payloads=vault,
-            options=wiring.take_options(),
-            keeper=keeper_of(ledger, vault),
-            progress=_teller(line.tell),
-        )
-
-
-def policy_of(wiring: Wiring) -> Policy:
-    """Give [audit] of muster.toml as the audit understands it."""
-    from snapshots.audit.run import Policy
-
-    chosen = wiring.settings.audit
-    return Policy(
-        rules=chosen.rules,
-        folder=wiring.settings.file.parent,
-        trusted=chosen.trusted,
-        interval=chosen.sweep,
-    )
-
-
-def keeper_of(ledger: Ledger, vault: Vault) -> Callable[[Snapshot, Mapping[str, str]], str]:
-    """Keep live state in the ledger, and name its payloads in the vault."""
-    from snapshots.vault import Manifest
-
-    def keep(snapshot: Snapshot, trailers: Mapping[str, str]) -> str:
-        kept = ledger.commit(snapshot, trailers=trailers)
-        whole = ledger.load(kept.commit) if kept.stale else snapshot
-        resources = {**whole.stale, **whole.resources}
-        vault.keep_manifest(Manifest.of(replace(whole, id=kept.snapshot, resources=resources)))
-        return kept.commit
-
-    return keep
-
-
-def _teller(tell: Callable[[str], None]) -> Callable[[Progress], None]:
-    def heard(progress: Progress) -> None:
-        tell(
-            f"{progress.kind}: {progress.done} of {progress.total} listings, {progress.calls} calls"
-        )
-
-    return heard
+        return verb.run_audit(wiring, wishes, tell=line.tell)

@@ -9,33 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from muster.invocation import Command, Exit, Invocation, described, safe, shared_options
+from muster.verbs.drill import SCHEMA, document_of, exit_code, read_drill
 from muster.wiring import Wiring
 from snapshots.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from drills.model import Drill
-    from drills.run import Ran
     from snapshots.model import Json, JsonObject
-
-SCHEMA = "muster/drill/1"
-_TOLD = (
-    "id",
-    "drill",
-    "mode",
-    "seed",
-    "verdict",
-    "reasons",
-    "findings",
-    "rto_seconds",
-    "rpo_seconds",
-    "phases",
-    "calls",
-    "cost_estimate",
-    "gate",
-    "steps",
-    "checks",
-    "cleanup",
-)
 
 
 @click.group("drill", params=list(shared_options()), no_args_is_help=True)
@@ -76,7 +55,7 @@ def list_(invocation: Invocation) -> int:
 def _listed(name: str, file: Path, last: Mapping[str, Json] | None) -> JsonObject:
     title, error = "", ""
     try:
-        title = _read(file).title
+        title = read_drill(file).title
     except InputError as broken:
         error = f"{broken.what} ({broken.where})"
     return {
@@ -87,14 +66,6 @@ def _listed(name: str, file: Path, last: Mapping[str, Json] | None) -> JsonObjec
         "verdict": last.get("verdict") if last else None,
         "rto_seconds": last.get("rto_seconds") if last else None,
     }
-
-
-def _read(file: Path) -> Drill:
-    from drills import own
-    from drills.checks import make
-    from drills.script import read
-
-    return read(file, lambda d: own.make(d, None) if d.check in own.NAMES else make(d))
 
 
 @described("muster drill show vault-reconstruction", "muster drill show last")
@@ -110,7 +81,7 @@ def show(invocation: Invocation, name: str) -> int:
     with Wiring(invocation.settings(), invocation.environment) as wiring:
         known = available(own_scripts(wiring))
         if name in known:
-            drill = _read(known[name])
+            drill = read_drill(known[name])
             if invocation.json:
                 invocation.emit(
                     {
@@ -174,7 +145,7 @@ def run(
     from muster.drilling import equipment, own_scripts
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
-        drill = _read(find(name, own_scripts(wiring)))
+        drill = read_drill(find(name, own_scripts(wiring)))
         ran = run_drill(
             drill,
             equipment(
@@ -190,36 +161,10 @@ def run(
             ),
         )
     if invocation.json:
-        invocation.emit(_document(ran))
+        invocation.emit(document_of(ran))
     else:
         _tell(invocation, ran.evidence.document)
-    return _code(ran)
-
-
-def _code(ran: Ran) -> int:
-    from drills.model import Mode, Verdict
-
-    result = ran.result
-    if result.verdict is Verdict.INTERRUPTED:
-        return Exit.INTERRUPTED
-    fine = result.verdict is Verdict.PASSED
-    if result.mode is Mode.DRY_RUN:
-        fine = result.verdict is not Verdict.FAILED
-    return Exit.CLEAN if fine else Exit.FINDINGS
-
-
-def _document(ran: Ran) -> JsonObject:
-    found = ran.evidence.document
-    return {
-        "schema": SCHEMA,
-        **{name: found.get(name) for name in _TOLD},
-        "evidence": {
-            "id": ran.evidence.id,
-            "hash": ran.evidence.hash,
-            "previous": found.get("previous"),
-            "signed": bool(ran.evidence.signature),
-        },
-    }
+    return exit_code(ran)
 
 
 def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
@@ -295,7 +240,7 @@ def rehearse(
     from muster.rehearsal import rehearse as run_all
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
-        drill = _read(find(name, own_scripts(wiring)))
+        drill = read_drill(find(name, own_scripts(wiring)))
     plan = Plan(runs=runs, seed=seed, fault_rate=fault_rate, time_scale=time_scale, estate=estate)
     found = run_all(drill, plan, invocation)
     document = found.document()

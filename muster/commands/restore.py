@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import click
 
-from muster.commands.restoring import (
-    approved,
-    declare_down,
-    refused,
-    request_for,
-    save_plan,
-    stopping,
-    target_options,
-    teller,
-)
+from muster.commands.restoring import approved, stopping, target_options
 from muster.invocation import Command, Exit, Invocation, described
+from muster.verbs.restore import declare_down as send_nothing
+from muster.verbs.restore import refused, request_for, save_plan, teller
 from muster.wiring import Wiring
 
 
@@ -124,7 +117,7 @@ def _run(
     from snapshots.restore import execute, gates, prepare
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
-        declare_down(wiring, down)
+        send_nothing(wiring, down)
         request = request_for(wiring, *what)
         if request.snapshot.gaps:
             invocation.warn(

@@ -1,4 +1,4 @@
-"""What `plan`, `restore`, `resume` and `undo` share: options, the request, approval, stopping."""
+"""What `plan`, `restore`, `resume` and `undo` share: options, approval, stopping."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from muster.invocation import Invocation
-from muster.settings import PairSettings
-from muster.wiring import Wiring, mapping_of
-from snapshots.errors import InputError, NotFoundError
+from snapshots.errors import InputError
 
 if TYPE_CHECKING:
-    from snapshots.apply import Happened
-    from snapshots.gates import GateResult
-    from snapshots.model import Snapshot
-    from snapshots.plan import Estimates
-    from snapshots.restore import Request
-    from snapshots.steps import Mapping as Places
-    from snapshots.steps import Plan, Record
+    from snapshots.steps import Plan
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -64,122 +56,6 @@ def target_options(function: _F) -> _F:
     ):
         function = option(function)
     return function
-
-
-def request_for(
-    wiring: Wiring,
-    snapshot: str,
-    to: str,
-    pair: str | None,
-    only: tuple[str, ...],
-    prune: bool,
-) -> Request:
-    """Turn options into a request. Raises InputError, NotFoundError."""
-    from snapshots.steps import Mapping as Places
-
-    ledger = wiring.ledger()
-    loaded = ledger.load(ledger.resolve(snapshot))
-    mapping, words = Places(), "same"
-    regions: tuple[str, ...] = ()
-    if to == "standby":
-        chosen = _pair(wiring, pair)
-        mapping, regions = mapping_of(chosen), (chosen.primary,)
-        words = f"standby {chosen.standby}"
-    elif to != "same":
-        mapping, words = _elsewhere(loaded, to), to
-    return request_with(wiring, loaded, mapping, words, only, prune, regions)
-
-
-def request_with(
-    wiring: Wiring,
-    snapshot: Snapshot,
-    mapping: Places,
-    words: str,
-    only: tuple[str, ...],
-    prune: bool,
-    regions: tuple[str, ...],
-) -> Request:
-    """Give a request with what the settings say about restores."""
-    from snapshots.restore import Request
-
-    chosen = wiring.settings.restore
-    return Request(
-        snapshot=snapshot,
-        target=words,
-        mapping=mapping,
-        only=only,
-        prune=prune,
-        regions=regions,
-        secrets=chosen.secrets,
-        threads=chosen.threads,
-        estimates=learned(wiring),
-    )
-
-
-def learned(wiring: Wiring) -> Estimates:
-    """Give how long steps took in earlier records."""
-    from snapshots.learning import learn
-
-    return learn(wiring.records())
-
-
-def _pair(wiring: Wiring, wanted: str | None) -> PairSettings:
-    pairs = wiring.settings.estate.pairs
-    fitting = [p for p in pairs if wanted is None or wanted in {p.primary, p.standby}]
-    if len(fitting) == 1:
-        return fitting[0]
-    known = ", ".join(f"{p.primary} -> {p.standby}" for p in pairs)
-    if not pairs:
-        raise InputError(
-            "no pair is configured: there is no standby",
-            where="[[estate.pair]]",
-            remedy='add [[estate.pair]] with primary = "…" and standby = "…"',
-        )
-    what = "more than one pair fits" if fitting else f"no pair has the region {wanted}"
-    raise InputError(what, where="--pair", remedy=f"name a primary region of: {known}")
-
-
-def _elsewhere(snapshot: Snapshot, to: str) -> Places:
-    import re
-
-    from snapshots.steps import Mapping as Places
-
-    subscription, _, group = to.strip("/").removeprefix("subscriptions/").partition("/")
-    group = group.removeprefix("resourceGroups/")
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", subscription):
-        raise InputError(
-            f"{to!r} is no target",
-            where="--to",
-            remedy="write same, standby, a subscription id, or SUBSCRIPTION/GROUP",
-        )
-    subscriptions = {key.path[0] for key in snapshot.resources}
-    groups = {key.path[1] for key in snapshot.resources if key.kind == "resource-group"}
-    return Places(
-        subscriptions=dict.fromkeys(sorted(subscriptions), subscription.lower()),
-        resource_groups=dict.fromkeys(sorted(groups), group) if group else {},
-    )
-
-
-def declare_down(wiring: Wiring, regions: tuple[str, ...]) -> None:
-    """Have nothing sent to these regions."""
-    for region in regions:
-        wiring.cloud().regions.declare_down(region, "by --declare-down")
-
-
-def save_plan(plan: Plan, path: str | None) -> None:
-    """Write a plan to a file, whole."""
-    if path is None:
-        return
-    from pathlib import Path
-
-    from snapshots.model import pretty
-
-    Path(path).write_bytes(pretty(plan.document()))
-
-
-def refused(gates: tuple[GateResult, ...]) -> bool:
-    """Whether a gate did not open."""
-    return any(not gate.passed for gate in gates)
 
 
 def approved(
@@ -242,34 +118,3 @@ def stopping(invocation: Invocation) -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def teller(tell: Callable[[str], None]) -> Callable[[Happened], None]:
-    """Turn what happens to steps into words."""
-
-    def heard(happened: Happened) -> None:
-        step = happened.step
-        detail = f" ({happened.detail})" if happened.detail else ""
-        tell(
-            f"{happened.done} of {happened.total}: {happened.state.value} {step.action.value} "
-            f"{step.key}{detail}"
-        )
-
-    return heard
-
-
-def request_of(wiring: Wiring, record: Record) -> Request:
-    """Give the request that a record was made for."""
-    from snapshots.model import Snapshot
-
-    plan = record.plan
-    ledger = wiring.ledger()
-    try:
-        loaded = ledger.load(ledger.resolve(plan.snapshot))
-    except NotFoundError:
-        # A plan that was not made from a kept snapshot: what its steps want is all there is.
-        found = {step.key: step.after for step in plan.steps if step.after is not None}
-        loaded = Snapshot(plan.estate, plan.made_at, plan.version, found, id=plan.snapshot)
-        return request_with(wiring, loaded, plan.mapping, plan.target, (), plan.prune, ())
-    regions = tuple(plan.mapping.regions)
-    return request_with(wiring, loaded, plan.mapping, plan.target, plan.only, plan.prune, regions)

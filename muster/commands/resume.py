@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from muster.commands.restoring import declare_down as send_nothing
-from muster.commands.restoring import request_of, stopping, teller
+from muster.commands.restoring import stopping
 from muster.invocation import Command, Exit, Invocation, described
+from muster.verbs.restore import declare_down as send_nothing
+from muster.verbs.restore import request_of, teller
 from muster.wiring import Wiring
 
 

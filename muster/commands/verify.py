@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import click
 
 from muster.invocation import Command, Exit, Invocation, described
 from muster.wiring import Wiring
-from snapshots.errors import MusterError
-
-if TYPE_CHECKING:
-    from snapshots.model import JsonObject
-    from snapshots.verify import Verification
 
 _SAMPLE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%?")
 
@@ -57,54 +51,19 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
     Every object and document of the ledger, every manifest, a sample of the payloads, and a
     snapshot rebuilt from the vault alone. Damage is named with the snapshots it hurts.
     """
-    from muster.report import documents
     from muster.report.progress import ProgressLine
-    from muster.report.terminal import iso, plural, table, text
-    from snapshots.verify import verify
+    from muster.report.terminal import plural, table, text
+    from muster.verbs.verify import document, verify_stores
 
     with (
         Wiring(invocation.settings(), invocation.environment) as wiring,
         ProgressLine(invocation) as line,
     ):
-        found = verify(
-            wiring.ledger(),
-            wiring.vault(),
-            now=wiring.clock.now(),
-            sample=sample,
-            seed=seed,
-            progress=lambda what, done, of: line.tell(f"{what}: {done} of {of}"),
-        )
-        if found.snapshots:
-            _note(wiring, invocation, found)
-    hurt = sorted({snapshot for damage in found.damages for snapshot in damage.snapshots})
+        found, warning = verify_stores(wiring, sample=sample, seed=seed, tell=line.tell)
+    if warning:
+        invocation.warn(warning)
     if invocation.json:
-        invocation.emit(
-            {
-                "schema": documents.schema("verify"),
-                "verdict": "whole" if found.whole else "damaged",
-                "at": iso(found.at),
-                "sample": found.sample,
-                "seed": found.seed,
-                "snapshots": found.snapshots,
-                "objects": found.objects,
-                "reconstructed": found.reconstructed,
-                "bundle": found.bundle,
-                "resources": found.resources,
-                "behind": found.behind,
-                "hurt": list(hurt),
-                "damages": [
-                    {
-                        "store": d.store,
-                        "path": d.path,
-                        "problem": d.problem,
-                        "detail": d.detail,
-                        "snapshots": list(d.snapshots),
-                        "keys": list(d.keys),
-                    }
-                    for d in found.damages
-                ],
-            }
-        )
+        invocation.emit(document(found))
         return Exit.CLEAN if found.whole else Exit.FINDINGS
     invocation.show(
         text(
@@ -141,23 +100,3 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
         text("      snapshot, which keeps what is missing and is still at Azure"),
     )
     return Exit.FINDINGS
-
-
-def _note(wiring: Wiring, invocation: Invocation, found: Verification) -> None:
-    """Write down when it was verified, for `muster ready`. What cannot be written is told."""
-    from muster.report.terminal import iso
-    from snapshots.ledger import EVIDENCE
-    from snapshots.model import pretty
-
-    document: JsonObject = {
-        "kind": "verify",
-        "verdict": "whole" if found.whole else "damaged",
-        "at": iso(found.at),
-        "sample": found.sample,
-        "damages": len(found.damages),
-    }
-    name = found.at.strftime("verifications/%Y/%m/%Y%m%dT%H%M%S%fZ.json")
-    try:
-        wiring.ledger().put(EVIDENCE, {name: pretty(document)}, "verify what was kept")
-    except MusterError as error:
-        invocation.warn(f"the verification is not on the evidence branch: {error.what}")

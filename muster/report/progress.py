@@ -42,7 +42,7 @@ class ProgressLine:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def tell(self, words: str) -> None:
+    def tell(self, words: str, part: float | None = None) -> None:  # noqa: ARG002  a Tell
         """Show the newest state, unless something was shown just now."""
         if self._quiet:
             return

@@ -1,0 +1,70 @@
+"""Read a drill's script, and tell machines what came of running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muster.invocation import Exit
+
+if TYPE_CHECKING:
+    from drills.model import Drill
+    from drills.run import Ran
+    from snapshots.model import JsonObject
+
+SCHEMA = "muster/drill/1"
+_TOLD = (
+    "id",
+    "drill",
+    "mode",
+    "seed",
+    "verdict",
+    "reasons",
+    "findings",
+    "rto_seconds",
+    "rpo_seconds",
+    "phases",
+    "calls",
+    "cost_estimate",
+    "gate",
+    "steps",
+    "checks",
+    "cleanup",
+)
+
+
+def read_drill(file: Path) -> Drill:
+    """Read a script, and check that every check of it can be made. Raises InputError."""
+    from drills import own
+    from drills.checks import make
+    from drills.script import read
+
+    return read(file, lambda d: own.make(d, None) if d.check in own.NAMES else make(d))
+
+
+def exit_code(ran: Ran) -> int:
+    """Give the exit code: 2 unless what the run could prove is proved."""
+    from drills.model import Mode, Verdict
+
+    result = ran.result
+    if result.verdict is Verdict.INTERRUPTED:
+        return Exit.INTERRUPTED
+    fine = result.verdict is Verdict.PASSED
+    if result.mode is Mode.DRY_RUN:
+        fine = result.verdict is not Verdict.FAILED
+    return Exit.CLEAN if fine else Exit.FINDINGS
+
+
+def document_of(ran: Ran) -> JsonObject:
+    """Give a run as JSON."""
+    found = ran.evidence.document
+    return {
+        "schema": SCHEMA,
+        **{name: found.get(name) for name in _TOLD},
+        "evidence": {
+            "id": ran.evidence.id,
+            "hash": ran.evidence.hash,
+            "previous": found.get("previous"),
+            "signed": bool(ran.evidence.signature),
+        },
+    }

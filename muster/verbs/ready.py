@@ -1,0 +1,110 @@
+"""Say whether a recovery would work today, for the pairs that one configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from muster.invocation import Exit
+from muster.settings import PairSettings
+from muster.verbs import Tell, untold
+from muster.wiring import Wiring, mapping_of
+from snapshots.errors import InputError
+
+if TYPE_CHECKING:
+    from snapshots.model import JsonObject
+    from snapshots.ready import Readiness
+
+
+def assess(wiring: Wiring, chosen: Sequence[str], *, tell: Tell = untold) -> Readiness:
+    """Judge the pairs that were asked for, all when none was. Raises InputError."""
+    from snapshots.ready import Objectives, Pair, ready
+
+    settings = wiring.settings
+    pairs = chosen_pairs(settings.estate.pairs, chosen)
+    return ready(
+        [Pair(pair.primary, pair.standby, mapping_of(pair)) for pair in pairs],
+        subscriptions_of(pairs, [scope.subscription for scope in settings.estate.scopes]),
+        wiring.cloud(),
+        wiring.ledger(),
+        wiring.vault(),
+        clock=wiring.clock,
+        objectives=Objectives(
+            settings.objectives.rto, settings.objectives.rpo, settings.objectives.horizon
+        ),
+        whole_estate=not chosen,
+        progress=lambda words: tell(words, None),
+    )
+
+
+def exit_code(found: Readiness, *, strict: bool = False) -> int:
+    """Give the exit code: 2 when an objective is not met, or not known to be."""
+    from snapshots.ready import State
+
+    bad = {State.NOT_MET, State.NOT_KNOWN} | ({State.AT_RISK} if strict else set())
+    return Exit.FINDINGS if found.state in bad else Exit.CLEAN
+
+
+def chosen_pairs(pairs: Sequence[PairSettings], chosen: Sequence[str]) -> list[PairSettings]:
+    """Give the pairs that were asked for, all when none was. Raises InputError."""
+    known = ", ".join(f"{p.primary}:{p.standby}" for p in pairs) or "none"
+    if not pairs:
+        raise InputError(
+            "no standby region is named",
+            where="estate.pair",
+            remedy="add [[estate.pair]] with primary and standby to muster.toml",
+        )
+    found: list[PairSettings] = []
+    for words in chosen:
+        primary, _, standby = words.lower().replace("->", ":").replace(" ", "").partition(":")
+        fits = [p for p in pairs if p.primary == primary and standby in ("", p.standby)]
+        if not fits:
+            raise InputError(
+                f"there is no pair {words!r}", where="--pair", remedy=f"known pairs: {known}"
+            )
+        found += [pair for pair in fits if pair not in found]
+    return found or list(pairs)
+
+
+def subscriptions_of(pairs: Sequence[PairSettings], scopes: Sequence[str]) -> list[str]:
+    """Give the subscriptions of the estate: those looked at and those of the standbys."""
+    named = {to.subscription for pair in pairs for to in pair.accounts.values() if to.subscription}
+    return sorted({s.lower() for s in (*scopes, *named)})
+
+
+def document(found: Readiness) -> JsonObject:
+    """Give a readiness as JSON."""
+    from muster.report import documents
+    from muster.report.terminal import iso
+    from snapshots.model import Json
+
+    checks: list[Json] = [
+        {
+            "name": c.name,
+            "subject": c.subject,
+            "objective": c.promise.value,
+            "state": c.state.value,
+            "detail": c.detail,
+            "date": iso(c.date) if c.date else None,
+            "remedy": c.remedy,
+        }
+        for c in found.checks
+    ]
+    return {
+        "schema": documents.schema("ready"),
+        "verdict": found.state.value,
+        "at": iso(found.at),
+        "snapshot": found.snapshot,
+        "objectives": [
+            {
+                "name": o.name.value,
+                "promised_seconds": o.promised.total_seconds() if o.promised else None,
+                "state": o.state.value,
+                "date": iso(o.date) if o.date else None,
+                "detail": o.detail,
+            }
+            for o in found.objectives
+        ],
+        "counts": {state.value: number for state, number in found.counts.items()},
+        "checks": checks,
+    }

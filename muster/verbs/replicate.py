@@ -1,0 +1,239 @@
+"""Keep the standby of each pair in step with its primary, as one configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from muster.invocation import Exit
+from muster.settings import PairSettings
+from muster.wiring import Wiring, mapping_of
+
+if TYPE_CHECKING:
+    from snapshots.model import Json, JsonObject, Snapshot
+    from snapshots.replicate import ModelStep, Replicated, Replicating, Replicator
+    from snapshots.steps import Record, Step
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """What replication found and did for one pair."""
+
+    pair: PairSettings
+    made: Replicating
+    done: Replicated | None
+    gaps: int
+    refused: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the standby is in step now."""
+        if self.done is not None:
+            return self.done.complete
+        return self.made.is_empty and all(c.way is not None for c in self.made.choices)
+
+    @property
+    def record(self) -> str:
+        """The record of what was done, "" without one."""
+        restored = self.done.restored if self.done is not None else None
+        return restored.record.id if restored is not None else ""
+
+
+def replicator_for(
+    wiring: Wiring,
+    pair: PairSettings,
+    *,
+    retrain: bool = False,
+    say: Callable[[str], None] = lambda _words: None,
+) -> Replicator:
+    """Give what keeps a pair in step, wired."""
+    from snapshots.replicate import KeepAlive, Policy, Replicator, Warmth
+    from snapshots.replication import CopyWay
+
+    chosen = pair.replicate
+    return Replicator(
+        pair.primary,
+        pair.standby,
+        mapping_of(pair),
+        Policy(
+            Warmth(chosen.deployments),
+            tuple(CopyWay(way) for way in chosen.fine_tuned),
+            KeepAlive(chosen.keep_alive),
+            chosen.prompts,
+            retrain,
+        ),
+        wiring.restore_tools(),
+        wiring.ledger(),
+        wiring.vault().read,
+        secrets=wiring.settings.restore.secrets,
+        say=say,
+    )
+
+
+def source_of(wiring: Wiring, pair: PairSettings, from_snapshot: str | None) -> Snapshot:
+    """Give the primary: as it is now, or as a snapshot keeps it."""
+    from dataclasses import replace
+
+    from muster import __version__
+    from snapshots.take import Scope, take
+
+    ledger = wiring.ledger()
+    if from_snapshot is not None:
+        return ledger.load(ledger.resolve(from_snapshot))
+    scopes = [
+        Scope(s.subscription, s.resource_groups, s.accounts, (pair.primary,))
+        for s in wiring.settings.estate.scopes
+    ]
+    return take(
+        wiring.settings.estate.name,
+        scopes,
+        wiring.cloud(),
+        fingerprints=wiring.fingerprints(),
+        clock=wiring.clock,
+        version=__version__,
+        previous=ledger.load() if ledger.tip() else None,
+        payloads=wiring.vault(),
+        options=replace(wiring.take_options(), reference=False),
+    )
+
+
+def prepare_pair(
+    wiring: Wiring,
+    pair: PairSettings,
+    *,
+    retrain: bool = False,
+    from_snapshot: str | None = None,
+    say: Callable[[str], None] = lambda _words: None,
+) -> tuple[Replicator, PairResult]:
+    """Look at both regions of a pair; give what would be done, and what does it."""
+    say(f"looking at {pair.primary} and {pair.standby}")
+    replicator = replicator_for(wiring, pair, retrain=retrain, say=say)
+    source = source_of(wiring, pair, from_snapshot)
+    made = replicator.prepare(source)
+    gaps = tuple(source.gaps) + tuple(made.prepared.target.gaps)
+    return replicator, PairResult(pair, made, None, len(gaps))
+
+
+def exit_code(results: Sequence[PairResult]) -> int:
+    """Give the exit code: 3 for what was unread, 2 when a standby is not in step."""
+    if any(result.gaps for result in results):
+        return Exit.INCOMPLETE
+    acted = [result for result in results if result.done is not None]
+    if any(not result.complete for result in acted):
+        return Exit.FINDINGS
+    if any(choice.way is None for result in results for choice in result.made.choices):
+        return Exit.FINDINGS
+    return Exit.CLEAN
+
+
+def document(results: Sequence[PairResult]) -> JsonObject:
+    """Give the outcome for all pairs as JSON."""
+    from muster.report import documents
+
+    shown: list[Json] = [_document(result) for result in results]
+    steps = [step for result in results for step in _steps(result)]
+    return {
+        "schema": documents.schema("replicate"),
+        "applied": any(result.done is not None for result in results),
+        "complete": all(result.complete for result in results),
+        "steps": list(steps),
+        "critical_path_seconds": max(
+            (r.made.prepared.plan.critical_path_seconds for r in results), default=0.0
+        ),
+        "seconds": sum(r.done.seconds if r.done else r.made.prepared.plan.seconds for r in results),
+        "calls": sum(r.done.calls if r.done else r.made.prepared.plan.calls for r in results),
+        "not_restorable": [n for r in results for n in _not_restorable(r)],
+        "remaining_changes": [c for r in results for c in _remaining(r)],
+        "record": next((r.record for r in results if r.record), None),
+        "pairs": shown,
+    }
+
+
+def _step(step: Step, record: Record | None) -> JsonObject:
+    outcome = record.last(step.id) if record is not None else None
+    return {
+        "id": step.id,
+        "action": step.action.value,
+        "key": str(step.key),
+        "target": step.target,
+        "needs": list(step.needs),
+        "state": outcome.state.value if outcome else "waiting",
+        "seconds": outcome.seconds if outcome else step.seconds,
+        "note": step.note,
+        "error": outcome.error if outcome else "",
+    }
+
+
+def _model_step(step: ModelStep) -> JsonObject:
+    return {
+        "id": step.id,
+        "action": step.action.value,
+        "key": str(step.key),
+        "target": step.target,
+        "needs": list(step.needs),
+        "state": step.state,
+        "seconds": step.took if step.state in {"done", "failed"} else step.seconds,
+        "note": step.note,
+        "error": step.error,
+    }
+
+
+def _steps(result: PairResult) -> list[JsonObject]:
+    done = result.done
+    record = done.restored.record if done is not None and done.restored is not None else None
+    plan = record.plan if record is not None else result.made.prepared.plan
+    models = done.steps if done is not None else result.made.steps
+    return [*(_step(s, record) for s in plan.steps), *(_model_step(s) for s in models)]
+
+
+def _not_restorable(result: PairResult) -> list[JsonObject]:
+    return [
+        {
+            "key": str(n.key),
+            "recovery": n.recovery.value,
+            "sentence": n.sentence,
+            "source": n.source,
+        }
+        for n in result.made.prepared.plan.not_restorable
+    ]
+
+
+def _remaining(result: PairResult) -> list[JsonObject]:
+    from muster.report import documents
+
+    restored = result.done.restored if result.done is not None else None
+    return [documents.change(c) for c in restored.remaining] if restored is not None else []
+
+
+def _document(result: PairResult) -> JsonObject:
+    from snapshots.replicate import hosting
+
+    made, known = result.made, result.done.known if result.done else result.made.known
+    hours, calls = hosting(made)
+    return {
+        "primary": made.primary,
+        "standby": made.standby,
+        "complete": result.complete,
+        "record": result.record or None,
+        "steps": len(made.prepared.plan.steps) + len(made.steps),
+        "models": [
+            {
+                **replica.document(),
+                "lag_seconds": replica.lag.total_seconds(),
+                "deadline": replica.deadline.isoformat() if replica.deadline else None,
+            }
+            for replica in known.replicas
+        ],
+        "choices": [
+            {
+                "source": str(choice.model.deployment.key),
+                "model": choice.model.name,
+                "way": choice.way.value if choice.way else None,
+                "done": choice.done,
+                "refused": list(choice.refused),
+            }
+            for choice in made.choices
+        ],
+        "cost": {"hosting_hours_a_month": hours, "calls_a_month": calls},
+    }

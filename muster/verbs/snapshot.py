@@ -1,0 +1,140 @@
+"""Take the estate's state and keep it: ledger first, then manifest and bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muster.verbs import Tell, untold
+from muster.wiring import Wiring
+from snapshots.errors import MusterError
+
+if TYPE_CHECKING:
+    from snapshots.cloud import BucketView, Cloud
+    from snapshots.ledger import Kept, Ledger
+    from snapshots.model import Snapshot
+    from snapshots.take import Progress
+    from snapshots.vault import Vault
+
+_MENDED = 20  # snapshots that are looked at for a missing manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot that is kept, and what is worth telling about it."""
+
+    snapshot: Snapshot
+    kept: Kept
+    bundle: str
+    warnings: tuple[str, ...]
+
+
+def keep_snapshot(
+    wiring: Wiring,
+    *,
+    tell: Tell = untold,
+    content: bool | None = None,
+    reference: bool | None = None,
+) -> Taken:
+    """Take and keep one snapshot: ledger first, then manifest and bundle into the vault."""
+    from muster import __version__
+    from snapshots.take import take
+
+    ledger, vault = wiring.ledger(create=True), wiring.vault()
+    first = not ledger.tip()
+    if first:  # later a missing vault is a mistyped name, and must not become a second one
+        vault.prepare()
+    fingerprints = wiring.fingerprints()
+    previous = None if first else ledger.load()
+    _mend_manifests(ledger, vault)
+    options = wiring.take_options()
+    options = replace(
+        options,
+        payloads=options.payloads if content is None else content,
+        reference=options.reference if reference is None else reference,
+    )
+    cloud = wiring.cloud()
+    snapshot = take(
+        wiring.settings.estate.name,
+        wiring.scopes(),
+        cloud,
+        fingerprints=fingerprints,
+        clock=wiring.clock,
+        version=__version__,
+        previous=previous,
+        payloads=vault,
+        progress=_teller(tell, cloud.budget.view),
+        options=options,
+    )
+    tell(f"keeping {len(snapshot.resources)} resources", None)
+    kept = ledger.commit(snapshot, trailers=_read_at(cloud, snapshot))
+    warnings = [kept.pushed.warning] if kept.pushed is not None and not kept.pushed else []
+    _keep_manifest(ledger, vault, snapshot, kept)
+    bundle = _keep_bundle(ledger, vault, kept)
+    return Taken(replace(snapshot, id=kept.commit), kept, bundle, tuple(warnings))
+
+
+def _read_at(cloud: Cloud, snapshot: Snapshot) -> dict[str, str]:
+    """Say when reading began by Azure's clock: audits hold Azure's records against it."""
+    now = cloud.server_time()
+    return {"Read-At": (now - timedelta(seconds=snapshot.seconds)).isoformat()} if now else {}
+
+
+def _teller(tell: Tell, budget: Callable[[], tuple[BucketView, ...]]) -> Callable[[Progress], None]:
+    def heard(progress: Progress) -> None:
+        words = f"{progress.kind}: {progress.done} of {progress.total} listings, "
+        words += f"{progress.calls} calls"
+        tightest = min(budget(), key=lambda v: v.remaining / max(v.capacity, 1), default=None)
+        if tightest is not None:
+            words += f", budget {tightest.remaining} of {tightest.capacity}"
+        tell(words, progress.done / progress.total if progress.total else None)
+
+    return heard
+
+
+def _keep_manifest(ledger: Ledger, vault: Vault, snapshot: Snapshot, kept: Kept) -> None:
+    """Name every payload the kept tree needs, those of stale documents too."""
+    from snapshots.vault import Manifest
+
+    whole = ledger.load(kept.commit) if kept.stale else snapshot
+    resources = {**whole.stale, **whole.resources}
+    vault.keep_manifest(Manifest.of(replace(whole, id=kept.snapshot, resources=resources)))
+
+
+def _mend_manifests(ledger: Ledger, vault: Vault) -> None:
+    """Write the manifests that are missing because a crash came between commit and manifest.
+
+    Before anything new is kept, so that crashes in a row leave none without; of the newest
+    snapshots only, because two at once may each have left one.
+    """
+    from snapshots.vault import Manifest
+
+    if not ledger.tip():
+        return
+    there = frozenset(vault.manifests())
+    for entry in list(ledger.log(_MENDED)):
+        if entry.snapshot and entry.snapshot not in there:
+            found = ledger.load(entry.commit)
+            resources = {**found.stale, **found.resources}
+            found = replace(found, id=entry.snapshot, resources=resources)
+            vault.keep_manifest(Manifest.of(found))
+
+
+def _keep_bundle(ledger: Ledger, vault: Vault, kept: Kept) -> str:
+    name = f"{kept.snapshot}-{kept.commit[:12]}.bundle"
+    with tempfile.TemporaryDirectory(prefix="muster-bundle-") as folder:
+        file = Path(folder) / name
+        ledger.bundle(file)
+        try:
+            vault.keep_bundle(file, name)
+        except MusterError as error:
+            raise type(error)(
+                f"the snapshot is kept, but its bundle is not in the vault: {error.what}",
+                where=error.where,
+                remedy="run `muster snapshot` again once the vault answers",
+            ) from error
+    return name
