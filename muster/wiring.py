@@ -26,6 +26,7 @@ from snapshots.clock import Clock, SystemClock
 from snapshots.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from snapshots.busy import Busy
     from snapshots.cloud import Cloud
     from snapshots.cloud.place import Credential
     from snapshots.ledger import Ledger, Retention
@@ -214,6 +215,14 @@ class Wiring:
         ledger = self.settings.ledger.path
         folder = ledger.with_name(f"{ledger.name}-records")
         return Records(folder, clock=self.clock, vault=self.vault())
+
+    def busy(self) -> Busy:
+        """Markers of drills and failovers that run: beside the ledger, with a copy in the vault."""
+        from snapshots.busy import Busy
+
+        ledger = self.settings.ledger.path
+        folder = ledger.with_name(f"{ledger.name}-busy")
+        return Busy(folder, clock=self.clock, vault=self.vault())
 
     def secret(self, reference: str) -> str:
         """Give the secret that a reference of [restore.secrets] points to. Raises MusterError."""

@@ -58,7 +58,7 @@ def command(
     from muster import __version__
     from muster.commands.deciding import chosen, decider, latest, reported
     from snapshots.audit.planned import load_plans
-    from snapshots.audit.revert import Reader, carry_out, prepare, unfinished
+    from snapshots.audit.revert import Reader, carry_out, in_the_way, prepare
     from snapshots.errors import InputError, RefusedError
 
     who = decider(by)
@@ -86,7 +86,7 @@ def command(
             baseline=ledger.resolve("baseline"),
             paths=paths,
             cap=cap,
-            busy=unfinished(records),
+            busy=in_the_way(records, wiring.busy()),
         )
         done = None
         if act and not prepared.plan.is_empty:

@@ -17,6 +17,7 @@ from snapshots.audit.incremental import top_of
 from snapshots.audit.planned import Plans, path_pattern, touches
 from snapshots.audit.report_model import Finding, PropertyFinding
 from snapshots.audit.rules import list_identity
+from snapshots.busy import Busy
 from snapshots.clock import Clock
 from snapshots.compare import body_paths, compare, undo
 from snapshots.errors import InputError, RefusedError
@@ -47,6 +48,7 @@ CAP: Final = 10  # findings in one run, unless somebody says otherwise
 FLAPS: Final = 3  # reverts of one thing within
 FLAP_SPAN: Final = timedelta(hours=24)
 TARGET: Final = "revert"  # how plans of a revert call their target
+DRILL: Final = "drill"  # how those of a drill do
 _FOLDER: Final = "reverts/"
 
 
@@ -142,7 +144,8 @@ def prepare(
         raise RefusedError(
             "nothing is reverted while a restore, failover or drill is not finished",
             where=", ".join(busy),
-            remedy="finish it with `muster resume`, or take it back with `muster undo`",
+            remedy="wait until it ends; finish a restore that stopped with `muster resume`, or "
+            "take it back with `muster undo`",
         )
     if len(findings) > cap:
         raise RefusedError(
@@ -247,13 +250,22 @@ def carry_out(
     return Reverted(record, tuple(verified), differs, tuple(unread), commit)
 
 
+def in_the_way(records: Records, busy: Busy) -> tuple[str, ...]:
+    """Give what a revert must wait for: drills and failovers that run, restores that stopped."""
+    return (*(str(holder) for holder in busy.holders()), *unfinished(records))
+
+
 def unfinished(records: Records) -> tuple[str, ...]:
-    """Give the restores and failovers that were begun and not finished; reverts are none."""
+    """Give the restores and failovers that were begun and not finished; reverts are none.
+
+    A drill's own restore is none either: the drill holds a marker while it runs, and once it is
+    gone nobody resumes it.
+    """
     found: list[str] = []
     for id_ in records.all():
         record = records.read(id_)
-        if record.finished_at is None and record.plan.target != TARGET:
-            found.append(id_)
+        if record.finished_at is None and record.plan.target not in {TARGET, DRILL}:
+            found.append(f"record {id_}")
     return tuple(found)
 
 

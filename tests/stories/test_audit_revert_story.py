@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from muster.settings import Environment, load
+from muster.wiring import Wiring
 from snapshots.audit.report_model import Finding
 from snapshots.ledger import BASELINE, EVIDENCE
 from tests.story_audit_fixtures import Person, Site
@@ -183,3 +185,18 @@ def test_a_thing_that_comes_back_three_times_a_day_is_left_to_people(site: Site)
         )
     assert "3 times in 24 hours" in found["left"][0]["why"]
     assert capacity_of(site) == 40
+
+
+def test_nothing_is_reverted_while_a_drill_or_failover_runs(site: Site) -> None:
+    site.approve_all()
+    set_capacity(site, site.person("pipeline"), 40)
+    finding = finding_of(site)
+    with Wiring(load(site.config), Environment.read({})) as wiring:
+        with wiring.busy().hold("drill standby-loss"):
+            for extra in ((), ("--apply", "--yes", "--reason", "now")):
+                site.run("revert", finding.id, *extra, expect=1)
+                assert "drill standby-loss" in site.error
+                assert "wait until it ends" in site.error
+        assert writes(site) == []
+    site.run("revert", finding.id, "--apply", "--yes", "--reason", "now")
+    assert capacity_of(site) == 200
