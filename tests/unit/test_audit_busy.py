@@ -50,6 +50,7 @@ def test_a_marker_counts_while_its_block_runs_and_not_after(tmp_path: Path, cloc
     with busy.hold("drill  one") as held:
         assert busy.holders() == (held,)
         assert "drill one (process" in str(held)
+        clock.sleep(1)
         with busy.hold("failover"):
             assert [h.what for h in busy.holders()] == ["drill one", "failover"]
         clock.sleep(7 * 24 * 3600)
@@ -98,6 +99,7 @@ def test_another_host_sees_it_in_the_vault_until_it_expires(
     there = Busy(tmp_path / "there", clock=clock, vault=vault, host="there")
     with there.hold("failover", expires=HOUR) as held:
         assert here.holders() == (held,)
+        clock.sleep(1)
         with here.hold("drill", expires=HOUR):
             assert [h.host for h in there.holders()] == ["there", "here"]
         assert here.holders() == (held,)
