@@ -86,6 +86,7 @@ PACKS = 50  # fast-import leaves one pack a commit; docs/decisions/0012 has the 
 _BRANCHES = (LIVE, BASELINE, EVIDENCE)
 _REMOTE = "muster"
 _ATTEMPTS = 5
+_RECENT = 500  # commits that are looked through for a run that was committed already
 
 _HEX = re.compile(r"[0-9a-f]{4,40}")
 _ID = re.compile(r"[0-9]{8}T[0-9]{1,9}Z?(?:-[0-9a-f]{0,8})?")
@@ -322,19 +323,26 @@ class Ledger:
         *,
         branch: str = LIVE,
         trailers: Mapping[str, str] | None = None,
+        run: str = "",
     ) -> Kept:
         """Keep a snapshot as one commit, also when nothing changed; then push to the remote.
 
         What a gap hides stays in the tree as it was last read, and gaps.json says since when.
-        `trailers` are added to those that every snapshot has.
+        `trailers` are added to those that every snapshot has. A snapshot with the name of a `run`
+        is committed once: when one of the newest commits is of that run, it is given and nothing
+        is written.
         Raises ConcurrentError when somebody else kept moving the branch, LockedError when another
         writer did not finish, InputError when two keys would share a path.
         """
         started = time.perf_counter()
+        trailers = {**(trailers or {}), **({"Run": run} if run else {})}
         with self._alone():
+            if run and (entry := self.of_run(run, ref=branch)):
+                seconds = time.perf_counter() - started
+                return Kept(entry.commit, entry.tree, entry.snapshot, 0, 0, 0, 0, seconds)
             for _ in range(_ATTEMPTS):
                 try:
-                    kept = self._keep(snapshot, branch, started, trailers or {})
+                    kept = self._keep(snapshot, branch, started, trailers)
                 except LostRaceError:
                     continue
                 break
@@ -757,6 +765,13 @@ class Ledger:
         if until:
             options.append(f"--until=@{int(until.timestamp())}")
         yield from self._log(*options, start or self.resolve(ref))
+
+    def of_run(self, run: str, *, ref: str = LIVE) -> Entry | None:
+        """Give the commit of a sharded snapshot by the name of its run; None when there is none."""
+        for entry in self.log(_RECENT, ref=ref):
+            if entry.trailers.get("Run") == run:
+                return entry
+        return None
 
     def _log(self, *arguments: str) -> Iterator[Entry]:
         with tempfile.TemporaryFile() as errors:
