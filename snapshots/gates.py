@@ -74,6 +74,17 @@ class Cloud(Protocol):
         """Give the items of a listing."""
         ...
 
+    def get(
+        self,
+        place: Place,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        kind: str,
+    ) -> Answer:
+        """Read one thing. Raises MissingError."""
+        ...
+
     def post(
         self,
         place: Place,
@@ -101,7 +112,7 @@ class Regions(Protocol):
 class GateResult:
     """One thing that was asked beforehand."""
 
-    # permission, quota, capacity, model, name, region, payload, secret or lock
+    # permission, quota, capacity, model, name, region, payload, secret, lock or role
     name: str
     subject: str
     passed: bool
@@ -131,6 +142,7 @@ def check_gates(
         *gates.regions(),
         *gates.permissions(),
         *gates.locks(),
+        *gates.roles(),
         *gates.names(),
         *gates.models(),
         *gates.payloads(),
@@ -276,6 +288,44 @@ class _Gates:
                     + (f" and {len(stopped) - 1} more steps" if len(stopped) > 1 else ""),
                     remedy="delete the lock for the time of the restore, and set it again after",
                 )
+
+    def roles(self) -> Iterator[GateResult]:
+        """A role that is assigned must be known at its scope: a custom one may not reach there."""
+        asked: dict[str, list[Step]] = {}
+        for step in self.plan.steps:
+            if step.key.kind != "role-assignment" or step.after is None:
+                continue
+            role = take_at(step.after.body, "/properties/roleDefinitionId")
+            if isinstance(role, str) and role:
+                asked.setdefault(role, []).append(step)
+        for role, steps in sorted(asked.items()):
+            subscription = steps[0].key.subscription
+            try:
+                self.cloud.get(
+                    Place(Plane.ARM, "", subscription, ""),
+                    role,
+                    params={"api-version": "2022-04-01"},
+                    kind="role-definition",
+                )
+            except MissingError:
+                yield GateResult(
+                    "role",
+                    role,
+                    passed=False,
+                    detail=f"subscription {subscription} knows no such role: {steps[0].key} would "
+                    "be refused",
+                    remedy="add the subscription to the custom role's assignableScopes",
+                )
+            except MusterError as error:
+                yield GateResult(
+                    "role",
+                    role,
+                    passed=False,
+                    detail=f"not known: {error.what}",
+                    remedy=error.remedy,
+                )
+            else:
+                yield GateResult("role", role, passed=True, detail="known there")
 
     # ---- names ----------------------------------------------------------------------------
 

@@ -331,6 +331,8 @@ class _Writer:
                 body = self._deployment(resource, body)
             case "project":
                 body = self._located(resource, body)
+            case "role-assignment":
+                body = self._assignment(body)
             case _:
                 pass
         return body
@@ -434,6 +436,19 @@ class _Writer:
             body["location"] = after
         return body
 
+    def _assignment(self, body: JsonObject) -> JsonObject:
+        """Name the role as the target's subscription names it: the GUID is the same everywhere."""
+        found = body.get("properties")
+        before = found.get("roleDefinitionId") if isinstance(found, dict) else None
+        if not isinstance(found, dict) or not isinstance(before, str):
+            return body
+        after = role_in(before, self.key.subscription)
+        if after == before:
+            return body
+        why = "a role is known in each subscription under the same GUID"
+        self.note("/properties/roleDefinitionId", before, after, why)
+        return {**body, "properties": {**found, "roleDefinitionId": after}}
+
     def _deployment(self, resource: Resource, body: JsonObject) -> JsonObject:
         mapping = self.places.mapping
         sku, found = body.get("sku"), body.get("properties")
@@ -470,6 +485,16 @@ class _Writer:
                 model = {**model, "source": source}
         body["properties"] = {**found, "model": model}
         return body
+
+
+def role_in(definition: str, subscription: str) -> str:
+    """Give a role definition's id as a subscription has it; one of the tenant stays as it is.
+
+    A built-in role's GUID is the same everywhere; a custom role is one object of the tenant that
+    each of its assignableScopes shows (https://learn.microsoft.com/azure/role-based-access-control
+    /role-definitions, 2026-10).
+    """
+    return re.sub(r"(?i)^(/subscriptions/)[^/]+(?=/)", rf"\g<1>{subscription}", definition)
 
 
 def _escaped(name: str) -> str:
