@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from snapshots.cloud import BucketView, Cloud
     from snapshots.ledger import Kept, Ledger
     from snapshots.model import Snapshot
-    from snapshots.take import Progress
+    from snapshots.take import Progress, TakeOptions
     from snapshots.vault import Vault
 
 _MENDED = 20  # snapshots that are looked at for a missing manifest
@@ -44,19 +44,9 @@ def keep_snapshot(
     from muster import __version__
     from snapshots.take import take
 
-    ledger, vault = wiring.ledger(create=True), wiring.vault()
-    first = not ledger.tip()
-    if first:  # later a missing vault is a mistyped name, and must not become a second one
-        vault.prepare()
+    ledger, vault, previous = open_stores(wiring)
     fingerprints = wiring.fingerprints()
-    previous = None if first else ledger.load()
-    _mend_manifests(ledger, vault)
-    options = wiring.take_options()
-    options = replace(
-        options,
-        payloads=options.payloads if content is None else content,
-        reference=options.reference if reference is None else reference,
-    )
+    options = chosen_options(wiring, content=content, reference=reference)
     cloud = wiring.cloud()
     snapshot = take(
         wiring.settings.estate.name,
@@ -67,24 +57,63 @@ def keep_snapshot(
         version=__version__,
         previous=previous,
         payloads=vault,
-        progress=_teller(tell, cloud.budget.view),
+        progress=progress_teller(tell, cloud.budget.view),
         options=options,
     )
     tell(f"keeping {len(snapshot.resources)} resources", None)
-    kept = ledger.commit(snapshot, trailers=_read_at(cloud, snapshot))
+    return keep(ledger, vault, snapshot, begun=read_at(cloud, snapshot))
+
+
+def open_stores(wiring: Wiring) -> tuple[Ledger, Vault, Snapshot | None]:
+    """Give ledger and vault ready for a snapshot, and the snapshot before, when there is one."""
+    ledger, vault = wiring.ledger(create=True), wiring.vault()
+    first = not ledger.tip()
+    if first:  # later a missing vault is a mistyped name, and must not become a second one
+        vault.prepare()
+    previous = None if first else ledger.load()
+    _mend_manifests(ledger, vault)
+    return ledger, vault, previous
+
+
+def chosen_options(wiring: Wiring, *, content: bool | None, reference: bool | None) -> TakeOptions:
+    """Give the options of the configuration; None leaves one as it is there."""
+    options = wiring.take_options()
+    return replace(
+        options,
+        payloads=options.payloads if content is None else content,
+        reference=options.reference if reference is None else reference,
+    )
+
+
+def keep(
+    ledger: Ledger, vault: Vault, snapshot: Snapshot, *, begun: datetime | None, run: str = ""
+) -> Taken:
+    """Keep a snapshot: ledger first, then manifest and bundle into the vault.
+
+    `begun` is when its reading began by Azure's clock. One with the name of a `run` is committed
+    once, however often this is repeated.
+    """
+    trailers = {"Read-At": begun.isoformat()} if begun else {}
+    kept = ledger.commit(snapshot, trailers=trailers, run=run)
     warnings = [kept.pushed.warning] if kept.pushed is not None and not kept.pushed else []
-    _keep_manifest(ledger, vault, snapshot, kept)
-    bundle = _keep_bundle(ledger, vault, kept)
+    if not (run and kept.snapshot in vault.manifests()):
+        _keep_manifest(ledger, vault, snapshot, kept, whole=bool(run))
+    name = f"{kept.snapshot}-{kept.commit[:12]}.bundle"
+    bundle = name if run and name in vault.bundles() else _keep_bundle(ledger, vault, kept)
     return Taken(replace(snapshot, id=kept.commit), kept, bundle, tuple(warnings))
 
 
-def _read_at(cloud: Cloud, snapshot: Snapshot) -> dict[str, str]:
+def read_at(cloud: Cloud, snapshot: Snapshot) -> datetime | None:
     """Say when reading began by Azure's clock: audits hold Azure's records against it."""
     now = cloud.server_time()
-    return {"Read-At": (now - timedelta(seconds=snapshot.seconds)).isoformat()} if now else {}
+    return now - timedelta(seconds=snapshot.seconds) if now else None
 
 
-def _teller(tell: Tell, budget: Callable[[], tuple[BucketView, ...]]) -> Callable[[Progress], None]:
+def progress_teller(
+    tell: Tell, budget: Callable[[], tuple[BucketView, ...]]
+) -> Callable[[Progress], None]:
+    """Put the progress of a reading, and the tightest budget, into words."""
+
     def heard(progress: Progress) -> None:
         words = f"{progress.kind}: {progress.done} of {progress.total} listings, "
         words += f"{progress.calls} calls"
@@ -96,13 +125,15 @@ def _teller(tell: Tell, budget: Callable[[], tuple[BucketView, ...]]) -> Callabl
     return heard
 
 
-def _keep_manifest(ledger: Ledger, vault: Vault, snapshot: Snapshot, kept: Kept) -> None:
+def _keep_manifest(
+    ledger: Ledger, vault: Vault, snapshot: Snapshot, kept: Kept, *, whole: bool
+) -> None:
     """Name every payload the kept tree needs, those of stale documents too."""
     from snapshots.vault import Manifest
 
-    whole = ledger.load(kept.commit) if kept.stale else snapshot
-    resources = {**whole.stale, **whole.resources}
-    vault.keep_manifest(Manifest.of(replace(whole, id=kept.snapshot, resources=resources)))
+    found = ledger.load(kept.commit) if kept.stale or whole else snapshot
+    resources = {**found.stale, **found.resources}
+    vault.keep_manifest(Manifest.of(replace(found, id=kept.snapshot, resources=resources)))
 
 
 def _mend_manifests(ledger: Ledger, vault: Vault) -> None:
