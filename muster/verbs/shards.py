@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from muster.verbs import Tell, untold
 from muster.verbs.snapshot import (
@@ -16,6 +16,8 @@ from muster.verbs.snapshot import (
 )
 from muster.wiring import Wiring
 from snapshots.errors import InputError, NotFoundError
+from snapshots.kinds.fields import location
+from snapshots.model import Snapshot
 from snapshots.shards import (
     Capture,
     Order,
@@ -65,13 +67,14 @@ def order_snapshot(
     except NotFoundError:
         pass
     scopes = wiring.scopes()
+    options = chosen_options(wiring, content=content, reference=reference)
     order = Order(
         run,
         wiring.settings.estate.name,
         __version__,
         scopes,
         deal(scopes, groups=groups, parts=parts),
-        chosen_options(wiring, content=content, reference=reference),
+        replace(options, reference_regions=_regions(previous, options.reference_regions)),
         tuple(r for r in (previous.resources.values() if previous else ()) if r.payloads),
     )
     keep_order(vault, order)
@@ -139,6 +142,19 @@ def commit_shards(
         lost=lost,
     )
     return keep(ledger, vault, snapshot, begun=began, run=run)
+
+
+def _regions(previous: Snapshot | None, more: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the regions whose catalogue every subscription is asked for: those of all accounts.
+
+    One reader sees all accounts; a worker sees those of its own subscriptions only.
+    """
+    found = set(more)
+    for key, resource in (previous.resources if previous else {}).items():
+        where = resource.body.get("location")
+        if key.kind == "account" and isinstance(where, str):
+            found.add(location(where))
+    return tuple(sorted(found))
 
 
 def _told(capture: Capture, name: str, *, first: bool) -> ShardRead:

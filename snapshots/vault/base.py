@@ -42,6 +42,7 @@ MANIFESTS = "manifests/"
 LEDGER = "ledger/"
 SUMS = "sums/"
 INCOMING = "incoming/"
+SHARDS = "shards/"  # captures of sharded snapshots: documents, but not for good
 FINGERPRINT = "keys/fingerprint"
 CONDEMNED = "prune/condemned.json"
 _RESERVED = frozenset({"payloads", "manifests", "ledger", "sums", "incoming", "keys", "prune"})
@@ -965,7 +966,10 @@ class StoredVault(ABC):
         bundles = self.bundles()[:-keep_bundles]
         leftovers = tuple(
             entry.path
-            for entry in self._list(INCOMING)
+            # Captures of shards have done their service once they are joined; their sums go first,
+            # because a sum without its document would look like a loss.
+            for place in (INCOMING, SUMS + SHARDS, SHARDS)
+            for entry in self._list(place)
             if now - entry.modified >= max(grace, timedelta(days=1))
         )
         removed = dict(due)
