@@ -10,6 +10,7 @@ from drills.checks.content_filter import ContentFilterCheck
 from drills.checks.embeddings import EmbeddingsCheck
 from drills.checks.fine_tuned import FineTunedCheck
 from drills.checks.golden import GoldenCheck
+from drills.checks.kept_alive import KeptAliveCheck
 from drills.checks.latency import LatencyCheck
 from drills.checks.permissions import PermissionsCheck
 from drills.checks.quota import QuotaCheck
@@ -33,6 +34,7 @@ CHECKS: tuple[type[AskedCheck], ...] = (
     VectorIndexCheck,
     GoldenCheck,
     FineTunedCheck,
+    KeptAliveCheck,
     AgentSmokeCheck,
 )
 NAMES: tuple[str, ...] = tuple(check.KNOWN_AS for check in CHECKS)

@@ -22,6 +22,7 @@ from snapshots.model import JsonObject, digest
 
 SHIPPED = Path(__file__).resolve().parent.parent / "golden"
 BRANCH = "evidence"  # where the ledger keeps golden sets, under golden/
+_LEDGER = "ledger:"
 _LARGEST = 16 * 1024 * 1024  # bytes: a set is read whole
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _MARK = "golden"  # the first line says {"golden": 1, …}
@@ -289,11 +290,14 @@ def _expectation(row: _Row) -> Expectation:
 
 
 def load(reference: str, context: CheckContext) -> GoldenSet:
-    """Read a set by reference.
+    """Read a set by reference, and keep the version that is used where there is a ledger.
 
-    A path beside the configuration, `sha256:…` in the vault, or the name of a shipped one
-    (`demo/claims-triage`). Raises NotFoundError and InputError.
+    A path beside the configuration, `sha256:…` in the vault, `ledger:NAME` for the version that was
+    used last, or the name of a shipped one (`demo/claims-triage`). Raises NotFoundError,
+    InputError, and StoreError when it cannot be kept.
     """
+    if reference.startswith(_LEDGER):
+        return parse(_kept(reference, context), reference)
     if match := _DIGEST.match(reference):
         if context.vault is None:
             raise NotFoundError(
@@ -309,7 +313,10 @@ def load(reference: str, context: CheckContext) -> GoldenSet:
             if path.is_file():
                 if path.stat().st_size > _LARGEST:
                     raise _too_large(reference, path.stat().st_size)
-                return parse(path.read_bytes(), reference)
+                data = path.read_bytes()
+                golden = parse(data, reference)
+                _version(context, golden, data)
+                return golden
         except OSError as error:
             raise NotFoundError(
                 f"the golden set cannot be read: {error.strerror}", where=reference
@@ -319,6 +326,47 @@ def load(reference: str, context: CheckContext) -> GoldenSet:
         where=str(context.folder),
         remedy="give a path beside the configuration, a digest sha256:… or a shipped set",
     )
+
+
+def _kept(reference: str, context: CheckContext) -> bytes:
+    name = reference.removeprefix(_LEDGER)
+    found = _in_ledger(context).get(_path(name))
+    if found is None:
+        raise NotFoundError(
+            f"the ledger keeps no golden set called {name}",
+            where=f"{BRANCH}:golden/",
+            remedy="a check that uses a set keeps it there; name its file once",
+        )
+    return found
+
+
+def _path(name: str) -> str:
+    return f"golden/{re.sub(r'[^A-Za-z0-9._-]', '-', name).lstrip('.')[:100]}.jsonl"
+
+
+def _in_ledger(context: CheckContext) -> dict[str, bytes]:
+    if context.ledger is None:
+        return {}
+    try:
+        return dict(context.ledger.files(BRANCH, "golden/"))
+    except NotFoundError:
+        return {}  # no drill was run yet: there is no such branch
+
+
+def _version(context: CheckContext, golden: GoldenSet, data: bytes) -> None:
+    """Keep the bytes that are asked about, so that evidence can be read years later."""
+    if context.ledger is not None and _in_ledger(context).get(_path(golden.name)) != data:
+        _put(context, golden.name, data)
+
+
+def _put(context: CheckContext, name: str, data: bytes) -> str:
+    found = digest(data)
+    if context.vault is not None:
+        context.vault.keep([data], sha256=found, size=len(data), name="golden")
+    if context.ledger is not None:
+        message, trailers = f"Keep the golden set {name}", {"Golden-Digest": found}
+        context.ledger.put(BRANCH, {_path(name): data}, message, trailers)
+    return found
 
 
 def _too_large(reference: str, size: int) -> InputError:
@@ -419,18 +467,7 @@ def keep(context: CheckContext, golden: GoldenSet) -> str:
 
     The ledger's history of `golden/NAME.jsonl` is the set's history.
     """
-    data = golden.lines()
-    found = digest(data)
-    if context.vault is not None:
-        context.vault.keep([data], sha256=found, size=len(data), name="golden")
-    if context.ledger is not None:
-        context.ledger.put(
-            BRANCH,
-            {f"golden/{golden.name}.jsonl": data},
-            f"Keep the golden set {golden.name}",
-            {"Golden-Digest": found},
-        )
-    return found
+    return _put(context, golden.name, golden.lines())
 
 
 def pinned(golden: GoldenSet, wanted: str) -> None:

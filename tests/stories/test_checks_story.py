@@ -35,6 +35,7 @@ HEALTHY: dict[str, tuple[str, dict[str, Any]]] = {
     "vector-index": (f"vector-store/{CLAIMS}/*", {"probe": "water damage"}),
     "golden": (f"deployment/{CLAIMS}/*", {"sets": ["demo/claims-chat", "demo/claims-triage"]}),
     "fine-tuned-differs": (TRIAGE, {"set": "demo/claims-triage"}),
+    "kept-alive": (f"deployment/{CLAIMS}/*", {}),
     "agent-smoke": (
         f"agent/{DESK}/front-desk",
         {"prompt": "Are returns free?", "tool": "file_search", "expect": "returns-policy.md"},
@@ -142,6 +143,7 @@ def other_embeddings(bench: Bench) -> None:
         ("fine-tuned-differs", stale_tuning, "no fine-tuned model"),
         ("golden", stale_tuning, "claims-triage"),
         ("fine-tuned-differs", other_tuning, "not those that were recorded"),
+        ("kept-alive", stale_tuning, "no fine-tuned model"),
         ("content-filter", looser_filter, "hate-low"),
         ("state", looser_filter, "claims-strict changed"),
         ("content-filter", lost_blocklist_item, "competitor"),
