@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -231,7 +232,7 @@ def test_a_damaged_capture_or_order_says_so(
     tmp_path_factory: pytest.TempPathFactory, damage: bytes
 ) -> None:
     folder = tmp_path_factory.mktemp("vault")
-    with open_vault(f"file:{folder}", clock=FixedClock()) as vault:
+    with closing(open_vault(str(tmp_path / "vault"), clock=FixedClock())) as vault:
         vault.prepare()
         vault.keep_document("shards/night/shard-000.json.gz", damage)
         vault.keep_document("shards/night/order.json.gz", damage)
