@@ -227,11 +227,9 @@ def test_what_cannot_be_an_order_is_refused_with_a_remedy(site: Site) -> None:
     "damage",
     [b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b'{"format": 9}'),
      gzip.compress(b'{"format": 1, "run": "night"}'), gzip.compress(b'{"format": 1}')[:-4]],
+    ids=["empty", "not-gzip", "a-list", "newer-format", "incomplete", "cut"],
 )  # fmt: skip
-def test_a_damaged_capture_or_order_says_so(
-    tmp_path_factory: pytest.TempPathFactory, damage: bytes
-) -> None:
-    folder = tmp_path_factory.mktemp("vault")
+def test_a_damaged_capture_or_order_says_so(tmp_path: Path, damage: bytes) -> None:
     with closing(open_vault(str(tmp_path / "vault"), clock=FixedClock())) as vault:
         vault.prepare()
         vault.keep_document("shards/night/shard-000.json.gz", damage)
