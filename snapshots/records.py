@@ -10,9 +10,9 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import RLock
 from typing import Protocol, Self
@@ -62,10 +62,22 @@ class Documents(Protocol):
 class Records:
     """The folder of records, and their copies in the vault."""
 
-    def __init__(self, folder: Path, *, clock: Clock, vault: Documents | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Clock,
+        vault: Documents | None = None,
+        begun: Callable[[str], None] | None = None,
+    ) -> None:
         self._folder = folder
         self._clock = clock
         self._vault = vault
+        self._begun = begun
+
+    def announcing(self, begun: Callable[[str], None]) -> Records:
+        """Give the same records, telling the id of each new one before its first step."""
+        return Records(self._folder, clock=self._clock, vault=self._vault, begun=begun)
 
     def begin(self, plan: Plan, ids: IdMap | None = None) -> Journal:
         """Start a record for a plan that is about to be applied; `ids` is what is there now."""
@@ -83,6 +95,8 @@ class Records:
             }
         )
         journal.copy()
+        if self._begun is not None:
+            self._begun(id_)
         return journal
 
     def open(self, id_: str) -> Journal:
@@ -110,6 +124,35 @@ class Records:
                 if _NAME.fullmatch(name):
                     found.add(name)
         return tuple(sorted(found))
+
+    def grown(self, known: Mapping[str, int]) -> Iterator[tuple[str, int, Record | None]]:
+        """Give the records with more bytes than `known` says: id, bytes, and what it says now.
+
+        None stands for one that cannot be read. One of another host is looked at for a week.
+        """
+        young = f"{self._clock.now() - timedelta(days=7):%Y%m%dT%H%M%SZ}"
+        for id_ in self.all():
+            path = self._path(id_)
+            if path.is_file():
+                size = path.stat().st_size
+                if size == known.get(id_):
+                    continue
+                lines = _lines(path)
+            elif self._vault is None or (id_ in known and id_ < young):
+                continue
+            else:
+                data = self._vault.read_document(f"{FOLDER}/{id_}.jsonl").data
+                size = len(data)
+                if size == known.get(id_):
+                    continue
+                lines = _lines_of(data)
+            record: Record | None = None
+            try:
+                for line in lines:
+                    record = _taken_in(record, line)
+            except (ValueError, KeyError):
+                record = None
+            yield id_, size, record
 
     def find(self, text: str) -> str:
         """Give the id that `text` means: an id, its beginning, or "last". Raises NotFoundError."""
@@ -324,7 +367,10 @@ def _ids(document: JsonObject) -> IdMap:
 
 
 def _lines(path: Path) -> Iterator[JsonObject]:
-    data = path.read_bytes()
+    return _lines_of(path.read_bytes())
+
+
+def _lines_of(data: bytes) -> Iterator[JsonObject]:
     whole = data[: data.rfind(b"\n") + 1]  # what a crash cut short was never acted on
     for line in whole.splitlines():
         found = orjson.loads(line)

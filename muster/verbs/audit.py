@@ -40,6 +40,7 @@ def run_audit(wiring: Wiring, wishes: Wishes, *, tell: Tell = untold) -> AuditRe
         payloads=vault,
         options=wiring.take_options(),
         keeper=keeper_of(ledger, vault),
+        writes=wiring.records(),
         progress=_teller(tell),
     )
 

@@ -75,6 +75,8 @@ class State:
     read_at: Mapping[str, datetime] = field(default_factory=dict)  # account key -> last read
     seen: frozenset[str] = frozenset()  # recent events that led to a read already
     version: str = ""
+    records: Mapping[str, int] = field(default_factory=dict)  # muster's own, with bytes looked at
+    owed: frozenset[str] = frozenset()  # accounts muster wrote to, and did not read since
 
     def read_of(self, top: str) -> datetime | None:
         """Give when an account, or what else a subscription lists, was last read with all in it."""
@@ -90,12 +92,15 @@ class State:
             "read_at": {key: _iso(at) for key, at in sorted(self.read_at.items())},
             "seen": [*sorted(self.seen)],
             "version": self.version,
+            "records": dict(sorted(self.records.items())),
+            "owed": [*sorted(self.owed)],
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Json]) -> State:
         """Read back what `document()` wrote; what is damaged is as if it were not there."""
         read_at, seen = document.get("read_at"), document.get("seen")
+        records, owed = document.get("records"), document.get("owed")
         times = {
             key: found
             for key, at in (read_at.items() if isinstance(read_at, dict) else ())
@@ -108,6 +113,10 @@ class State:
             times,
             frozenset(str(s) for s in seen) if isinstance(seen, list) else frozenset(),
             str(document.get("version") or ""),
+            {id_: size for id_, size in records.items() if isinstance(size, int)}
+            if isinstance(records, dict)
+            else {},
+            frozenset(str(path) for path in owed) if isinstance(owed, list) else frozenset(),
         )
 
 

@@ -1,4 +1,9 @@
-"""Read live state at a cost that grows with what changed: only accounts that the log says moved."""
+"""Read live state at a cost that grows with what changed: only accounts that may have moved.
+
+Those are the accounts that the Activity Log says were written to, those that muster itself wrote to
+(its records tell at once what the log tells up to 20 minutes later), and those with findings that
+are still open.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +16,17 @@ from snapshots.audit import records
 from snapshots.audit.archive import State
 from snapshots.audit.records import LAG, Records
 from snapshots.audit.report_model import Mode, Reading
+from snapshots.audit.written import account_of, written
 from snapshots.kinds import BY_NAME, KINDS, descendants
 from snapshots.kinds.base import SUBSCRIPTION
 from snapshots.ledger import LIVE, Ledger
 from snapshots.model import Gap, Key, Resource, Snapshot, canonical
+from snapshots.records import Records as Writes
 from snapshots.secrets import Fingerprints
 from snapshots.take import Calls, Payloads, Progress, Scope, TakeOptions, take
 from snapshots.take import Cloud as TakeCloud
 
-MARGIN: Final = timedelta(minutes=10)  # a long operation goes on after its record began
+MARGIN: Final = LAG  # a record may come late, and a long operation goes on after it
 READ: Final = "Read"  # trailers of a commit on live that an audit made
 SWEPT_AT: Final = "Swept-At"
 READ_AT: Final = "Read-At"
@@ -107,7 +114,16 @@ def state_of(ledger: Ledger, kept: State, previous: Snapshot | None) -> State:
         swept = datetime.fromisoformat(entry.trailers.get(name, ""))
     except ValueError:
         swept = entry.taken_at
-    return State(previous.id, swept, kept.base_at or swept, {}, kept.seen, previous.version)
+    return State(
+        previous.id,
+        swept,
+        kept.base_at or swept,
+        {},
+        kept.seen,
+        previous.version,
+        kept.records,
+        kept.owed,
+    )
 
 
 def read_live(
@@ -125,12 +141,16 @@ def read_live(
     interval: timedelta = timedelta(hours=24),
     sweep: bool = False,
     only: Callable[[Key], bool] | None = None,
+    writes: Writes | None = None,
+    suspects: Callable[[Snapshot], Iterable[Key]] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> LiveRead:
-    """Read live state: all of it, or what the Activity Log says was touched since the last read.
+    """Read live state: all of it, or what may have been touched since the last read.
 
     What a subscription lists itself (accounts, groups, roles, locks) is always read. `only` says
-    which accounts are looked into; the others stay as they were last read. Nothing is kept here.
+    which accounts are looked into; the others stay as they were last read. `writes` are muster's
+    own records; `suspects` names what of the last state is read again in any case. Nothing is kept
+    here.
     """
     previous = ledger.load(LIVE) if ledger.tip(LIVE) else None
     before = state_of(ledger, kept, previous)
@@ -142,9 +162,17 @@ def read_live(
         for subscription in subscriptions:
             log.read_log(cloud, subscription, oldest - MARGIN, started)
     now = azure_now(cloud, clock)
+    own = written(writes, before.records, before.owed)
     why = _why_sweep(previous, before, log, now, version, interval, asked=sweep)
+    if not why and own.damaged:
+        why = f"the record {own.damaged} of muster's own writes cannot be read"
     whole = bool(why) and (only is None or previous is None)
-    touched = set() if previous is None else _touched(previous, before, log)
+    touched: set[Key] = set()
+    if previous is not None:
+        touched = _touched(previous, before, log)
+        asked_again = suspects(previous) if suspects is not None else ()
+        touched |= {top for key in asked_again if (top := top_of(key)) is not None}
+        touched |= {k for k in previous.resources if k.kind in _TOPS and account_of(k) in own.owed}
     fresh: set[Key] = set()
     left: set[Key] = set()
 
@@ -174,12 +202,18 @@ def read_live(
         snapshot = _joined(snapshot, previous, left)
     tops = {r.id.lower(): key for key, r in snapshot.resources.items() if key.kind in _TOPS}
     state = _next_state(before, now, version, whole, why, fresh, interval)
-    state = replace(state, seen=_seen(before, state, log, tops, fresh))
+    state = replace(
+        state,
+        seen=_seen(before, state, log, tops, fresh),
+        records=own.records,
+        owed=own.owed & {account_of(key) for key in left},
+    )
     mode = Mode.SWEEP if whole else Mode.INCREMENTAL
     if mode is Mode.INCREMENTAL:
         read = sum(key.kind in _TOPS for key in fresh)
         why = (
-            f"only {read} of {len(fresh | left)} accounts were touched since they were last read"
+            f"only {read} of {len(fresh | left)} accounts were touched since they were last read, "
+            "or have open findings"
             if not why
             else f"only what --scope names was read; a sweep is due: {why}"
         )

@@ -59,6 +59,7 @@ from snapshots.model import (
     canonical,
     digest,
 )
+from snapshots.records import Records as Writes
 from snapshots.secrets import Fingerprints
 from snapshots.take import Payloads, Progress, Scope, TakeOptions
 
@@ -100,14 +101,16 @@ def audit(
     payloads: Payloads | None = None,
     options: TakeOptions | None = None,
     keeper: Keeper | None = None,
+    writes: Writes | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> AuditReport:
     """Compare live state with the approved baseline, and say who, when, planned or not, how bad.
 
     Live state is kept on `live` when it differs from what is there (`keeper` does it, default: the
-    ledger alone); what was learned is kept on `evidence`. Without a baseline there are no findings
-    and `report.baseline` is empty. Raises InputError for a wrong rule pack or change record,
-    NotFoundError for a scope that names nothing, StoreError.
+    ledger alone); what was learned is kept on `evidence`. `writes` are muster's own records: what
+    they say it wrote is read again, whatever Azure's log has. Without a baseline there are no
+    findings and `report.baseline` is empty. Raises InputError for a wrong rule pack or change
+    record, NotFoundError for a scope that names nothing, StoreError.
     """
     wishes = wishes or Wishes()
     began = time.monotonic()
@@ -117,6 +120,7 @@ def audit(
     decisions = load_decisions(ledger)
     kept_state = load_state(ledger)
     only = None if not wishes.scope else _scoped_top(wishes.scope)
+    approved = approved_state(ledger)
     read = read_live(
         estate,
         scopes,
@@ -131,6 +135,8 @@ def audit(
         interval=policy.interval,
         sweep=wishes.sweep,
         only=only,
+        writes=writes,
+        suspects=_open_in(approved, decisions, clock.now()),
         progress=progress,
     )
     if read.previous is not None and same_state(read.previous, read.snapshot):
@@ -144,12 +150,22 @@ def audit(
         )
     snapshot = replace(read.snapshot, id=live)
     work = _Audit(
-        ledger, cloud, snapshot, read, packs, plans, decisions, policy, fingerprints, clock.now()
+        ledger,
+        cloud,
+        snapshot,
+        read,
+        packs,
+        plans,
+        decisions,
+        policy,
+        fingerprints,
+        clock.now(),
+        approved,
     )
     found = work.findings()
     chosen, hidden = _wanted(found, wishes, snapshot, work.baseline)
     classes, severities = count_by(chosen)
-    baseline_entry = ledger.entry(BASELINE) if work.baseline is not None else None
+    baseline_entry = ledger.entry(approved.id) if approved is not None else None
     report = AuditReport(
         id=f"{read.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         estate=estate,
@@ -204,6 +220,21 @@ def approved_state(ledger: Ledger) -> Snapshot | None:
     return ledger.load(BASELINE)
 
 
+def _open_in(
+    approved: Snapshot | None, decisions: Decisions, now: datetime
+) -> Callable[[Snapshot], Iterable[Key]]:
+    """Say what differs from the baseline already: it may have been mended meanwhile."""
+
+    def differing(previous: Snapshot) -> Iterable[Key]:
+        if approved is None:
+            return
+        baseline, _ = effective(approved, decisions, now)
+        for change in compare(baseline, previous, list_identity, ids=True):
+            yield change.key
+
+    return differing
+
+
 def in_scope(key: Key, scopes: Sequence[str]) -> bool:
     """Whether a key is in one of the scopes: names in a row of its path, or a pattern over it."""
     if not scopes:
@@ -235,6 +266,7 @@ class _Audit:
     policy: Policy
     fingerprints: Fingerprints
     local_now: datetime
+    approved: Snapshot | None
     baseline: Snapshot | None = None
     expired: tuple[str, ...] = ()
     new_stories: list[Story] = field(default_factory=list)
@@ -242,9 +274,8 @@ class _Audit:
     acts: dict[str, list[Act]] = field(default_factory=dict)
 
     def findings(self) -> tuple[Finding, ...]:
-        approved = approved_state(self.ledger)
-        if approved is not None:
-            self.baseline, self.expired = effective(approved, self.decisions, self.local_now)
+        if self.approved is not None:
+            self.baseline, self.expired = effective(self.approved, self.decisions, self.local_now)
         changes: list[Change] = []
         if self.baseline is not None:
             changes = list(compare(self.baseline, self.live, list_identity, ids=True))
