@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
@@ -76,6 +76,7 @@ class Check:
     date: datetime | None = None  # when it ends, or by when something must be done
     remedy: str = ""
     promise: Promise = Promise.RTO
+    pair: str = ""  # "primary:standby" it is about; "": the whole estate
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,8 @@ def ready(
         live.fetch([ask for s in situations for ask in s.second()])
         for situation in situations:
             known = _replication(ledger, situation.pair)
-            checks += _pair_checks(situation, known, promised)
+            name = f"{situation.pair.primary}:{situation.pair.standby}"
+            checks += [replace(c, pair=name) for c in _pair_checks(situation, known, promised)]
         if whole_estate:
             checks += _without_pair(snapshot, pairs)
         tell("rescue clocks")

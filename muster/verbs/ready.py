@@ -22,7 +22,7 @@ def assess(wiring: Wiring, chosen: Sequence[str], *, tell: Tell = untold) -> Rea
 
     settings = wiring.settings
     pairs = chosen_pairs(settings.estate.pairs, chosen)
-    return ready(
+    found = ready(
         [Pair(pair.primary, pair.standby, mapping_of(pair)) for pair in pairs],
         subscriptions_of(pairs, [scope.subscription for scope in settings.estate.scopes]),
         wiring.cloud(),
@@ -35,6 +35,27 @@ def assess(wiring: Wiring, chosen: Sequence[str], *, tell: Tell = untold) -> Rea
         whole_estate=not chosen,
         progress=lambda words: tell(words, None),
     )
+    _note(wiring, found, [f"{pair.primary}:{pair.standby}" for pair in pairs], chosen, tell)
+    return found
+
+
+def _note(
+    wiring: Wiring, found: Readiness, pairs: Sequence[str], chosen: Sequence[str], tell: Tell
+) -> None:
+    """Write the answer down, for `muster report`. One that cannot be kept is told, and no error."""
+    from snapshots.errors import MusterError
+    from snapshots.ledger import EVIDENCE
+    from snapshots.model import pretty
+
+    names = [f"pair-{pair.replace(':', '-')}" for pair in pairs] if chosen else ["latest"]
+    files: dict[str, bytes | None] = {
+        f"readiness/{name}.json": pretty({**document(found), "kind": "ready", "pairs": [*pairs]})
+        for name in names
+    }
+    try:
+        wiring.ledger().put(EVIDENCE, files, f"Readiness: {found.state.value}")
+    except MusterError as error:
+        tell(f"the answer is not on the evidence branch: {error.what}", None)
 
 
 def exit_code(found: Readiness, *, strict: bool = False) -> int:
@@ -87,6 +108,7 @@ def document(found: Readiness) -> JsonObject:
             "detail": c.detail,
             "date": iso(c.date) if c.date else None,
             "remedy": c.remedy,
+            "pair": c.pair or None,
         }
         for c in found.checks
     ]
