@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import assert_never
 
 import requests
@@ -42,14 +43,15 @@ from drills.model import (
     VerbStep,
     WaitStep,
 )
-from drills.verbs import Equipment
+from drills.verbs import Act, Ask, Equipment, Restored
 from snapshots.cloud.place import Plane
 from snapshots.errors import CloudError, MusterError, NotFoundError, RefusedError
 from snapshots.kinds import BY_NAME
-from snapshots.mapping import translate
+from snapshots.mapping import region_of, translate
 from snapshots.model import Json, JsonObject, Key, Snapshot
 from snapshots.plan import chosen
-from snapshots.steps import AccountPlace, IdMap
+from snapshots.restore import in_regions
+from snapshots.steps import AccountPlace, IdMap, SkuRule
 from snapshots.steps import Mapping as Substitutions
 
 _TICK = 0.2  # seconds between two looks at the stop switch
@@ -74,10 +76,15 @@ class Running:
     ends: float  # seconds of the clock
     group: OwnGroup | None = None
     ref: str = ""
+    keep: bool = False  # --keep: nothing that is built is taken away
+    used: tuple[str, bool] | None = None  # which snapshot, and whether of the standby
     source: Snapshot | None = None  # the snapshot in its own names
     expected: Snapshot | None = None  # in the target's names
     mapping: Substitutions = field(default_factory=Substitutions)
+    changes: JsonObject = field(default_factory=dict)  # to the Mapping, by steps so far
+    regions: tuple[str, ...] = ()  # of the source's accounts that take part; empty: all
     ids: IdMap = field(default_factory=IdMap)
+    kept: list[str] = field(default_factory=list)  # what the script says shall stay
     approvals: list[str] = field(default_factory=list)
     faults: int = 0
 
@@ -136,8 +143,8 @@ class Running:
             "drill": short(self.id),
             "group": self.group.path if self.group is not None else "",
             "subscription": equipment.subscription,
-            "primary": self.drill.scope.primary or equipment.primary,
-            "standby": self.drill.scope.standby or equipment.standby,
+            "primary": self.primary,
+            "standby": self.standby,
             "seed": str(self.seed),
         }
 
@@ -149,37 +156,92 @@ class Running:
 
     # The snapshot --------------------------------------------------------------------------
 
-    def use(self, ref: str) -> Snapshot:
-        """Load the drill's snapshot, and put it into the target's names."""
-        wanted = ref or self.ref
-        if self.source is None or (ref and ref != self.ref):
-            self.source = self.equipment.verbs.load(wanted)
-            self.ref = ref or self.ref
-            self.mapping = self._mapping(self.source)
-            translated = translate(self.source, self.mapping).snapshot
-            keep = self.drill.scope.only
-            if keep:
-                self.expected = replace(
-                    translated,
-                    resources={
-                        k: r for k, r in translated.resources.items() if chosen(keep, k, None)
-                    },
-                )
-            else:
-                self.expected = translated
-            self.journal.write(
-                {
-                    "event": "facts",
-                    "what": {
-                        "snapshot": self.source.id,
-                        "taken_at": self.source.taken_at.isoformat(),
-                        "mapping": self.mapping.document(),
-                    },
-                }
-            )
+    def use(self, ref: str, *, back: bool = False) -> Snapshot:
+        """Load the drill's snapshot, and put it into the target's names.
+
+        With `back` it is the standby as it is now, in the primary's names.
+        """
+        wanted = ("", True) if back else (ref or self.ref, False)
+        if self.source is None or (self.used != wanted and (ref or back)):
+            loaded = self._standby() if back else self.equipment.verbs.load(wanted[0])
+            self.used = wanted
+            if not back:
+                self.ref = wanted[0]
+            self.take(loaded)
+        assert self.source is not None
         return self.source
 
+    def take(self, snapshot: Snapshot) -> None:
+        """Go on with this snapshot: map it, and say what shall be in the target."""
+        self.source = snapshot
+        self.mapping = self._changed(self._mapping(snapshot))
+        self.regions = self._regions(snapshot)
+        translated = translate(in_regions(snapshot, self.regions), self.mapping).snapshot
+        keep = self.drill.scope.only
+        self.expected = translated
+        if keep:
+            resources = {k: r for k, r in translated.resources.items() if chosen(keep, k, None)}
+            self.expected = replace(translated, resources=resources)
+        self.journal.write(
+            {
+                "event": "facts",
+                "what": {
+                    "snapshot": snapshot.id,
+                    "taken_at": snapshot.taken_at.isoformat(),
+                    "mapping": self.mapping.document(),
+                },
+            }
+        )
+
+    def change(self, changes: JsonObject) -> None:
+        """Change the Mapping from here on, as a step says."""
+        if changes:
+            self.changes = {**self.changes, **changes}
+            if self.source is not None:
+                self.take(self.source)
+
+    def _changed(self, mapping: Substitutions) -> Substitutions:
+        if not self.changes:
+            return mapping
+        document = mapping.document()
+        for name, value in self.changes.items():
+            known = document.get(name)
+            if isinstance(known, dict) and isinstance(value, dict):
+                document[name] = {**known, **value}
+            elif isinstance(known, list) and isinstance(value, list):
+                document[name] = [*value, *known]
+        try:
+            return Substitutions.from_document(document)
+        except ValueError as error:
+            raise RefusedError(f"the change of the mapping cannot be read: {error}") from error
+
+    def _regions(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """Say which accounts take part: what belongs to a whole subscription stays where it is."""
+        match self.drill.target:
+            case TargetKind.STANDBY:
+                return (self.primary,) if self.primary else ()
+            case TargetKind.ISOLATED:
+                accounts = [r for k, r in snapshot.resources.items() if k.kind == "account"]
+                return tuple(sorted({region_of(account) for account in accounts}))
+            case TargetKind.SAME:
+                back = self.used is not None and self.used[1]
+                return (self.standby,) if back and self.standby else ()
+            case TargetKind.NONE:
+                return ()
+
+    @property
+    def primary(self) -> str:
+        """The primary region."""
+        return self.drill.scope.primary or self.equipment.primary
+
+    @property
+    def standby(self) -> str:
+        """The standby region."""
+        return self.drill.scope.standby or self.equipment.standby
+
     def _mapping(self, snapshot: Snapshot) -> Substitutions:
+        if self.used is not None and self.used[1]:
+            return inverse_of(self.equipment.verbs.load(self.ref), self.equipment.mapping)
         match self.drill.target:
             case TargetKind.STANDBY:
                 return self.equipment.mapping
@@ -197,26 +259,76 @@ class Running:
                     if len(key.path) > 1 and "/" not in key.path[1]:
                         groups[key.path[1]] = group.name
                     subscriptions[key.subscription] = group.subscription
-                return Substitutions(
+                pair = self.equipment.mapping
+                moved = Substitutions(
                     subscriptions=subscriptions, resource_groups=groups, accounts=accounts
                 )
+                if not self.drill.forced:
+                    return moved
+                # The primary is not to be called: everything is made in the standby region.
+                return replace(moved, regions=pair.regions, skus=pair.skus, versions=pair.versions)
             case TargetKind.SAME | TargetKind.NONE:
                 return Substitutions()
+
+    def _standby(self) -> Snapshot:
+        """Read the standby as it is now."""
+        expected = translate(
+            in_regions(self.equipment.verbs.load(self.ref), (self.primary,)),
+            self.equipment.mapping,
+        ).snapshot
+        return self.equipment.verbs.look(groups_of(expected))
 
     def live(self) -> Snapshot:
         """Read the target now."""
         verbs = self.equipment.verbs
         if self.group is not None:
-            return verbs.look(self.group.subscription, [self.group.name])
-        if self.expected is not None:
-            groups: dict[str, set[str]] = {}
-            for key in self.expected.resources:
-                if len(key.path) > 1 and "/" not in key.path[1]:
-                    groups.setdefault(key.path[0], set()).add(key.path[1])
-            first = next(iter(sorted(groups.items())), None)
-            if first is not None and len(groups) == 1:
-                return verbs.look(first[0], sorted(first[1]))
-        return verbs.load("live")
+            return verbs.look({self.group.subscription: [self.group.name]})
+        groups = groups_of(self.expected) if self.expected is not None else {}
+        return verbs.look(groups) if groups else verbs.load("live")
+
+
+def groups_of(snapshot: Snapshot) -> dict[str, list[str]]:
+    """Give the resource groups that a snapshot's resources lie in, by subscription."""
+    found: dict[str, set[str]] = {}
+    for key in snapshot.resources:
+        if len(key.path) > 1 and "/" not in key.path[1]:
+            found.setdefault(key.path[0], set()).add(key.path[1])
+    return {name: sorted(groups) for name, groups in sorted(found.items())}
+
+
+def inverse_of(snapshot: Snapshot, mapping: Substitutions) -> Substitutions:
+    """Give the Mapping that leads back: the standby's names and sizes into those of `snapshot`."""
+    there = in_regions(snapshot, tuple(mapping.regions))
+    keys = translate(there, mapping).keys
+    accounts: dict[str, AccountPlace] = {}
+    skus: list[SkuRule] = []
+    for key, to in sorted(keys.items()):
+        body = snapshot.resources[key].body
+        if key.kind == "account":
+            name = body.get("name")
+            properties = body.get("properties")
+            domain = text(properties, "customSubDomainName") if isinstance(properties, dict) else ""
+            spelled = name if isinstance(name, str) and name else key.name
+            accounts[to.name] = AccountPlace(spelled, key.path[1], key.path[0], domain)
+        sku = body.get("sku") if key.kind == "deployment" else None
+        if isinstance(sku, dict):
+            capacity = sku.get("capacity")
+            count = capacity if isinstance(capacity, int) else None
+            skus.append(SkuRule(to.name, text(sku, "name"), count))
+
+    def turned(table: Mapping[str, str]) -> dict[str, str]:
+        return {to: name for name, to in sorted(table.items(), reverse=True)}
+
+    return Substitutions(
+        subscriptions=turned(mapping.subscriptions),
+        regions=turned(mapping.regions),
+        resource_groups=turned(mapping.resource_groups),
+        accounts=accounts,
+        skus=tuple(skus),
+        hosts=turned(mapping.hosts),
+        keys=turned(mapping.keys),
+        resources=turned(mapping.resources),
+    )
 
 
 def short(id_: str) -> str:
@@ -278,10 +390,12 @@ def do(step: DrillStep, running: Running) -> StepOutcome:
     except StoppedError:
         raise
     except MusterError as error:
-        outcome = replace(outcome, state=DrillStepState.FAILED, detail=error.what)
+        outcome = replace(outcome, state=DrillStepState.FAILED, detail=_told(error))
     except OSError as error:
         detail = f"{type(error).__name__}: {error.strerror or 'failed'}"
         outcome = replace(outcome, state=DrillStepState.FAILED, detail=detail)
+    if isinstance(step, VerbStep) and step.fails:
+        outcome = _refused(step, outcome)
     return replace(
         outcome,
         seconds=(clock.now() - started).total_seconds(),
@@ -289,12 +403,31 @@ def do(step: DrillStep, running: Running) -> StepOutcome:
     )
 
 
+def _told(error: MusterError) -> str:
+    """Say what happened, and to what: a step's line is all that somebody may see of it."""
+    return f"{error.what} ({error.where})" if error.where else error.what
+
+
+def _refused(step: VerbStep, outcome: StepOutcome) -> StepOutcome:
+    """Turn a step that must fail round: it is done when it failed for the reason that was named."""
+    if outcome.state is DrillStepState.SKIPPED:
+        return outcome
+    if outcome.state is not DrillStepState.FAILED:
+        words = f"it should have failed ({step.fails}), and did not"
+        return replace(outcome, state=DrillStepState.FAILED, detail=words)
+    if step.fails.lower() not in outcome.detail.lower():
+        words = f"it failed for another reason than {step.fails!r}: {outcome.detail}"
+        return replace(outcome, detail=words)
+    words = f"it failed, as it must: {outcome.detail}"
+    return replace(outcome, state=DrillStepState.DONE, detail=words)
+
+
 def _outcome(step: DrillStep, running: Running, outcome: StepOutcome) -> StepOutcome:
     if running.dry and not _read_only(step):
         return replace(outcome, state=DrillStepState.SKIPPED, detail=_preview(step, running))
     match step:
         case VerbStep():
-            return replace(outcome, detail=_verb(step, running))
+            return _verb(step, running, outcome)
         case FaultStep():
             return replace(outcome, detail=_fault(step, running))
         case SwitchStep():
@@ -317,7 +450,7 @@ def _outcome(step: DrillStep, running: Running, outcome: StepOutcome) -> StepOut
 def _read_only(step: DrillStep) -> bool:
     match step:
         case VerbStep():
-            return step.verb in (Verb.SNAPSHOT, Verb.RECONSTRUCT)
+            return step.verb in (Verb.SNAPSHOT, Verb.RECONSTRUCT, Verb.PLAN)
         case RunStep():
             return step.read_only
         case _:
@@ -326,15 +459,12 @@ def _read_only(step: DrillStep) -> bool:
 
 def _preview(step: DrillStep, running: Running) -> str:
     """Say what a dry run can find out about a step without doing it."""
-    verbs = running.equipment.verbs
     if not isinstance(step, VerbStep) or running.drill.target is TargetKind.ISOLATED:
         return "a dry run does not do it"
     if step.verb is Verb.RESTORE:
-        source = running.use(step.snapshot)
-        only = step.only or running.drill.scope.only
-        return "planned: " + verbs.restore(source, running.mapping, only, dry=True).detail
+        return f"planned: {_planned(step, running).detail}"
     if step.verb is Verb.REPLICATE:
-        return "planned: " + verbs.replicate(dry=True).detail
+        return f"planned: {running.equipment.verbs.replicate(act=None).detail}"
     return "a dry run does not do it"
 
 
@@ -342,9 +472,23 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
     """What evidence says a step was given. Bodies are told by digest: they may hold anything."""
     match step:
         case VerbStep():
-            return {"only": list(step.only), "snapshot": step.snapshot or running.ref}
+            found: JsonObject = {
+                "only": list(step.only),
+                "snapshot": step.snapshot or running.ref,
+                "prune": step.prune,
+                "keep": step.keep or running.drill.keep,
+                "back": step.back,
+                "map": step.changes,
+            }
+            return {**found, "fails": step.fails} if step.fails else found
         case FaultStep():
-            return {"only": list(step.only), "region": step.region, "rule": step.rule}
+            return {
+                "only": list(step.only),
+                "region": running.word(step.region),
+                "rule": running.filled(step.rule),
+                "call": step.call,
+                "body": running.filled(step.body),
+            }
         case SwitchStep():
             return {"resource": running.word(step.resource), "path": step.path, "keep": step.keep}
         case DeployStep():
@@ -366,35 +510,98 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
             assert_never(step)
 
 
-def _verb(step: VerbStep, running: Running) -> str:
+def _verb(step: VerbStep, running: Running, outcome: StepOutcome) -> StepOutcome:
     verbs = running.equipment.verbs
+    running.change(_object(running.filled(step.changes)))
     match step.verb:
         case Verb.SNAPSHOT:
             taken = running.use(step.snapshot or "live")
             if taken.gaps:
                 raise NotFoundError(f"the snapshot has {len(taken.gaps)} gaps")
-            return f"{len(taken.resources)} resources"
+            return replace(outcome, detail=f"{len(taken.resources)} resources")
+        case Verb.PLAN:
+            planned = _planned(step, running)
+            return replace(outcome, detail=planned.detail, found=planned.found)
         case Verb.RESTORE:
-            source = running.use(step.snapshot)
-            only = step.only or running.drill.scope.only
-            restored = verbs.restore(source, running.mapping, only, dry=False)
-            running.ids = restored.ids
-            return restored.detail
+            return _brought(step, running, outcome, verbs.restore(_ask(step, running), act=_act(
+                step, running)))  # fmt: skip
         case Verb.REPLICATE:
-            return verbs.replicate(dry=False).detail
+            return _brought(step, running, outcome, verbs.replicate(act=_act(step, running)))
         case Verb.RECONSTRUCT:
-            found = verbs.reconstruct()
-            running.source = found.snapshot
+            found = verbs.reconstruct(step.snapshot)
+            running.used = (step.snapshot, False)
+            running.take(found.snapshot)
             if found.missing:
                 raise NotFoundError(
                     f"{len(found.missing)} payloads are missing from the vault or damaged"
                 )
             count = len(found.snapshot.resources)
-            return f"{count} resources and {len(found.payloads)} payloads from {found.bundle}"
+            words = f"{count} resources and {len(found.payloads)} payloads from {found.bundle}"
+            return replace(outcome, detail=words)
         case Verb.RECOVER:
-            return _recover(running)
+            return replace(outcome, detail=_recover(running))
         case _:
             assert_never(step.verb)
+
+
+def _object(value: Json) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _ask(step: VerbStep, running: Running) -> Ask:
+    source = running.use(step.snapshot, back=step.back)
+    return Ask(
+        snapshot=source,
+        mapping=running.mapping,
+        only=step.only or running.drill.scope.only,
+        regions=running.regions,
+        prune=step.prune,
+        # What is made for the drill alone needs no real secret, and gets one only where it is set.
+        placeholders=running.drill.target is TargetKind.ISOLATED,
+    )
+
+
+def _planned(step: VerbStep, running: Running) -> Restored:
+    return running.equipment.verbs.restore(_ask(step, running), act=None)
+
+
+def _act(step: VerbStep, running: Running) -> Act:
+    """Give leave to change something: what takes it back is in the journal before it happens."""
+    stop = Event()
+    stays = step.keep or running.drill.keep
+
+    def leave(item: JsonObject) -> None:
+        if stays:
+            running.kept.append(f"{step.name}: {text(item, 'record') or text(item, 'account')}")
+            running.journal.write({"event": "kept", "what": running.kept[-1]})
+        else:
+            running.journal.write({"event": "undo", "what": item})
+
+    def tell(words: str) -> None:
+        try:
+            running.look_up()
+        except StoppedError:
+            stop.set()
+        if words:
+            running.equipment.tell(f"  {words}")
+
+    return Act(leave=leave, stop=stop, tell=tell)
+
+
+def _brought(
+    step: VerbStep, running: Running, outcome: StepOutcome, restored: Restored
+) -> StepOutcome:
+    """Take a restore or a replication in: what differs still is a failure of the step."""
+    running.look_up()  # it may have been stopped half way
+    if step.verb is Verb.RESTORE:
+        running.ids = restored.ids
+    outcome = replace(outcome, detail=restored.detail, found=restored.found)
+    if not restored.remaining:
+        return outcome
+    names = ", ".join(restored.remaining[:3])
+    more = f" and {len(restored.remaining) - 3} more" if len(restored.remaining) > 3 else ""
+    words = f"{len(restored.remaining)} changes are left: {names}{more} ({restored.detail})"
+    return replace(outcome, state=DrillStepState.FAILED, detail=words)
 
 
 def _recover(running: Running) -> str:
@@ -422,6 +629,11 @@ def _fault(step: FaultStep, running: Running) -> str:
     if step.fault is FaultKind.CLOCK:
         faults.advance(step.seconds)
         return f"the sandbox's clock moved {step.seconds:.0f} s"
+    if step.fault is FaultKind.CONTROL:
+        mend: JsonObject = {"undo": "control", "call": step.call, "body": running.filled(step.undo)}
+        running.journal.write({"event": "undo", "what": mend})
+        faults.control(step.call, _object(running.filled(step.body)))
+        return f"the sandbox took {step.call}"
     running.faults += 1
     id_ = f"{running.id}-{running.faults}"
     rule: Json = dict(step.rule)
@@ -438,7 +650,7 @@ def _fault(step: FaultStep, running: Running) -> str:
 
 def _delete(step: FaultStep, running: Running) -> str:
     group, cloud = running.own(), running.equipment.cloud
-    found = running.equipment.verbs.look(group.subscription, [group.name])
+    found = running.equipment.verbs.look({group.subscription: [group.name]})
     # Azure's own policies (Microsoft.Default…) belong to every account, and nobody can delete them.
     hit = [
         k

@@ -86,6 +86,7 @@ class Written:
     gate: tuple[JsonObject, ...] = ()
     checks: tuple[JsonObject, ...] = ()
     approvals: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()  # what the script says shall stay
     facts: JsonObject = field(default_factory=dict)
 
 
@@ -95,6 +96,7 @@ def read(path: Path) -> Written:
     facts: JsonObject = {}
     found: dict[str, list[JsonObject]] = {"undo": [], "step": [], "gate": [], "check": []}
     approvals: list[str] = []
+    kept: list[str] = []
     for line in path.read_bytes().splitlines():
         try:
             event = orjson.loads(line)
@@ -107,6 +109,8 @@ def read(path: Path) -> Written:
             header = event
         elif kind == "approval" and isinstance(what, str):
             approvals.append(what)
+        elif kind == "kept" and isinstance(what, str):
+            kept.append(what)
         elif kind == "facts" and isinstance(what, dict):
             facts.update(what)
         elif kind in found and isinstance(what, dict):
@@ -119,6 +123,7 @@ def read(path: Path) -> Written:
         tuple(found["gate"]),
         tuple(found["check"]),
         tuple(approvals),
+        tuple(kept),
         facts,
     )
 

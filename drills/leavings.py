@@ -102,7 +102,7 @@ class Sweeper:
             except MusterError as error:
                 self._failed(item, error)
             except OSError as error:
-                self._left.append(f"{_words(item)}: {error.strerror or error}")
+                self._left.append(f"{told(item)}: {error.strerror or error}")
         state = CleanUpState.CLEAN
         if self._unknown:
             state = CleanUpState.UNKNOWN
@@ -118,7 +118,7 @@ class Sweeper:
 
     def _failed(self, item: JsonObject, error: MusterError) -> None:
         self._unknown = True
-        self._left.append(f"{_words(item)}: {error.what}")
+        self._left.append(f"{told(item)}: {error.what}")
 
     def _take_away(self, item: JsonObject) -> None:
         match item.get("undo"):
@@ -134,6 +134,10 @@ class Sweeper:
                 self._run(item)
             case "fault":
                 self._fault(text(item, "id"))
+            case "control":
+                self._control(text(item, "call"), item.get("body"))
+            case "record" | "models":
+                self._back(item)
             case other:
                 self._left.append(f"an entry of the journal that is not known: {other}")
 
@@ -220,17 +224,33 @@ class Sweeper:
         else:
             self._left.append(f"{words[0]}: {detail}")
 
+    def _back(self, item: JsonObject) -> None:
+        found = self._equipment.verbs.take_back(item)
+        self._removed += found.removed
+        self._left += found.left
+        self._proof += found.proof
+        self._unknown = self._unknown or found.unknown
+
+    def _control(self, call: str, body: Json) -> None:
+        if self._equipment.faults is None:
+            self._left.append(f"{call}: the sandbox's control API was not given (--sandbox)")
+            return
+        self._equipment.faults.control(call, body if isinstance(body, dict) else {})
+        self._removed.append(f"{call} of the sandbox")
+        self._proof.append(f"{call} of the sandbox is mended")
+
     def _fault(self, id_: str) -> None:
         if self._equipment.faults is None:
-            self._left.append(f"fault {id_}: the sandbox's control API was not given")
+            self._left.append(f"fault {id_}: the sandbox's control API was not given (--sandbox)")
             return
         self._equipment.faults.remove(id_)
         self._removed.append(f"fault {id_}")
         self._proof.append(f"fault {id_} is mended")
 
 
-def _words(item: JsonObject) -> str:
-    for name in ("resource", "path", "name", "id"):
+def told(item: JsonObject) -> str:
+    """Give what an entry of the journal is about, in a word."""
+    for name in ("resource", "path", "name", "id", "record", "account", "call"):
         if text(item, name):
             return text(item, name)
     return str(item.get("undo"))

@@ -94,9 +94,10 @@ class Verb(StrEnum):
     """The verbs of the engine that a script can ask for."""
 
     SNAPSHOT = "snapshot"  # take, and keep in memory: `from: live` of later steps
+    PLAN = "plan"  # say what a restore would do and what would be lost; changes nothing
     RESTORE = "restore"  # plan and apply a snapshot into the target
     REPLICATE = "replicate"  # bring the standby in step
-    RECONSTRUCT = "reconstruct"  # rebuild the snapshot from the vault alone
+    RECONSTRUCT = "reconstruct"  # rebuild ledger and snapshot from the vault alone
     RECOVER = "recover"  # take a soft-deleted account back
 
 
@@ -107,6 +108,9 @@ class FaultKind(StrEnum):
     REGION_DOWN = "region-down"
     RULE = "rule"  # any rule of the sandbox's fault API
     CLOCK = "clock"  # the sandbox's clock moves on
+    CONTROL = (
+        "control"  # any other request to the sandbox's control API, with the one that mends it
+    )
 
 
 class SwitchKind(StrEnum):
@@ -127,6 +131,11 @@ class VerbStep:
     only: tuple[str, ...] = ()  # within the drill's scope
     snapshot: str = ""  # a snapshot, a branch or "live"; "": the drill's own
     kinds: tuple[str, ...] = ()
+    prune: bool = False  # delete from the target what the snapshot has not
+    keep: bool = False  # what it builds stays when the drill is over
+    back: bool = False  # from the standby as it is now to the primary: a failback
+    changes: JsonObject = field(default_factory=dict)  # to the Mapping, from this step on
+    fails: str = ""  # it must fail, and say this; "": it must not
     line: int = 0
 
 
@@ -141,6 +150,9 @@ class FaultStep:
     region: str = ""
     seconds: float = 0.0
     rule: JsonObject = field(default_factory=dict)
+    call: str = ""  # of `control`: "PUT quota"
+    body: JsonObject = field(default_factory=dict)
+    undo: JsonObject = field(default_factory=dict)  # the body that mends it
     line: int = 0
 
 
@@ -238,6 +250,7 @@ class Drill:
     cost_ceiling: float  # US dollars
     approvers: tuple[str, ...]
     forced: bool  # the primary is never called
+    keep: bool  # a failover that is meant: what its verbs build stays
     gate: tuple[CheckDeclaration, ...]
     steps: tuple[DrillStep, ...]
     checks: tuple[CheckDeclaration, ...]
@@ -370,6 +383,7 @@ class StepOutcome:
     calls: int = 0
     inputs: JsonObject = field(default_factory=dict)
     detail: str = ""
+    found: JsonObject = field(default_factory=dict)  # what a plan says would be done and lost
     approver: str = ""
     critical: bool = False  # on the critical path
     steps: tuple[StepOutcome, ...] = ()  # of a parallel group
@@ -386,6 +400,7 @@ class StepOutcome:
             "calls": self.calls,
             "inputs": self.inputs,
             "detail": self.detail,
+            "found": self.found,
             "approver": self.approver,
             "critical": self.critical,
             "steps": [step.document() for step in self.steps],
@@ -409,6 +424,7 @@ class CleanUp:
     removed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()  # what is still there, in words
     proof: tuple[str, ...] = ()  # what was looked for, and not found
+    kept: tuple[str, ...] = ()  # what the script says shall stay
     seconds: float = 0.0
 
     def document(self) -> JsonObject:
@@ -418,6 +434,7 @@ class CleanUp:
             "removed": list(self.removed),
             "left": list(self.left),
             "proof": list(self.proof),
+            "kept": list(self.kept),
             "seconds": round(self.seconds, 3),
         }
 

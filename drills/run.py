@@ -14,7 +14,7 @@ from drills.doing import Running, StoppedError, do, phases_of, short, skipped
 from drills.evidence import EvidenceBook, document_of
 from drills.journal import RunJournal
 from drills.judge import compared, judge
-from drills.leavings import OwnGroup, Sweeper, text
+from drills.leavings import OwnGroup, Sweeper, text, told
 from drills.model import (
     Check,
     CheckContext,
@@ -38,10 +38,11 @@ from drills.model import (
     Phase,
     StepOutcome,
     TargetKind,
+    Verb,
     VerbStep,
     Verdict,
 )
-from drills.script import parse
+from drills.script import parse, walk
 from drills.verbs import Equipment
 from snapshots.errors import InputError, LockedError, MusterError, RefusedError
 from snapshots.model import Json, JsonObject, Snapshot
@@ -107,7 +108,8 @@ def run(drill: Drill, equipment: Equipment, options: Options) -> Ran:
 
 
 def _needed(drill: Drill) -> frozenset[str]:
-    return frozenset(s.verb for s in (*drill.steps, *drill.clean_up) if isinstance(s, VerbStep))
+    steps = walk((*drill.steps, *drill.clean_up))
+    return frozenset(step.verb for step in steps if isinstance(step, VerbStep))
 
 
 class _Run:
@@ -128,6 +130,8 @@ class _Run:
         self.validated: float | None = None
         self.undone: CleanUp = CleanUp(state=CleanUpState.UNKNOWN)
         region = drill.scope.primary or equipment.primary
+        if drill.forced:
+            region = drill.scope.standby or equipment.standby
         isolated = drill.target is TargetKind.ISOLATED
         if isolated and not region:
             raise InputError(
@@ -151,6 +155,7 @@ class _Run:
             "mode": self.options.mode.value,
             "seed": self.options.seed,
             "estate": equipment.estate,
+            "keep": self.options.keep,
             "started_at": self.started.isoformat(),
         }
         journal = RunJournal.begin(equipment.state, self.id, header)
@@ -164,6 +169,7 @@ class _Run:
             ends=self.started.timestamp() + drill.limit,
             group=self.group,
             ref=self.options.snapshot,
+            keep=self.options.keep,
         )
         down = dict(equipment.cloud.regions.down)
         settled = False
@@ -173,12 +179,16 @@ class _Run:
             except (StoppedError, KeyboardInterrupt) as stopped:
                 self._stopped(stopped)
             finally:
-                for region in set(equipment.cloud.regions.down) - set(down):
-                    equipment.cloud.regions.up(region)
                 equipment.stopping.clear()
-                self._clean(running)
+                try:
+                    self._clean(running)
+                finally:  # a forced drill does not call its primary for cleaning up either
+                    for region in set(equipment.cloud.regions.down) - set(down):
+                        equipment.cloud.regions.up(region)
             ran = self._written(running)
             settled = ran.result.clean_up.state is CleanUpState.CLEAN
+            if ran.result.clean_up.state is CleanUpState.KEPT:
+                journal.write({"event": "facts", "what": {"kept": True}})
         finally:
             journal.close(done=settled)
         return ran
@@ -216,28 +226,22 @@ class _Run:
         self._check(running)
 
     def _prepare(self, running: Running) -> None:
-        wanted = any(
-            isinstance(s, VerbStep) and s.verb.value in ("restore", "replicate")
-            for s in self.drill.steps
-        )
-        elsewhere = self.drill.target in (TargetKind.STANDBY, TargetKind.SAME)
-        if wanted and elsewhere and not running.dry:
-            # Clean-up knows what an isolated target holds; what a restore writes elsewhere it
-            # would leave behind, and call that clean.
-            raise RefusedError(
-                f"a drill restores into a target of its own, not into '{self.drill.target.value}'",
-                where=str(self.drill.file),
-                remedy="set `target: isolated`, or rehearse with --dry-run; `muster restore` and "
-                "`muster replicate` work on the standby itself",
-            )
+        verbs = [s.verb for s in walk(self.drill.steps) if isinstance(s, VerbStep)]
+        wanted = any(verb in _TARGETED for verb in verbs)
+        rebuilt = Verb.RECONSTRUCT in verbs[: _first(verbs, _TARGETED)]
         try:
-            if wanted or self.drill.target is not TargetKind.ISOLATED:
+            # What is rebuilt from the vault alone is not loaded from the ledger beforehand.
+            if not rebuilt and (wanted or self.drill.target is not TargetKind.ISOLATED):
                 running.use("")
         except MusterError:
             if wanted:
                 raise
+        self._afford(running)
+
+    def _afford(self, running: Running) -> None:
+        """Hold what the drill may cost at most to its ceiling. Raises RefusedError."""
         hours = self.drill.limit / 3600
-        most = hours * PTU_HOUR * _provisioned(running.expected) if self.group else 0.0
+        most = hours * PTU_HOUR * _provisioned(running.expected) if self._billed else 0.0
         if most > self.drill.cost_ceiling:
             raise RefusedError(
                 f"this drill may cost {most:.2f} US dollars, and {self.drill.cost_ceiling:.2f} are "
@@ -245,6 +249,11 @@ class _Run:
                 where=str(self.drill.file),
                 remedy="restore less (only:), shorten `limit`, or raise `cost_ceiling`",
             )
+
+    @property
+    def _billed(self) -> bool:
+        """Whether what the drill builds is billed beside what is there already."""
+        return self.drill.target in (TargetKind.ISOLATED, TargetKind.STANDBY)
 
     def _step(self, running: Running) -> bool:
         """Do the steps in order; say whether all of them are done (or skipped by a dry run)."""
@@ -255,6 +264,8 @@ class _Run:
                 self.lost_at = running.seconds()
             outcome = replace(do(step, running), critical=True)
             self.steps.append(outcome)
+            if isinstance(step, VerbStep) and step.verb is Verb.RECONSTRUCT:
+                self._afford(running)
             running.journal.write({"event": "step", "what": outcome.document()})
             if _breaks(step):
                 self.lost_at = running.seconds()
@@ -326,8 +337,7 @@ class _Run:
         equipment = self.equipment
         undo = journals.read(running.journal.path).undo
         if self.options.keep and undo:
-            left = tuple(str(item.get("undo")) for item in undo)
-            self.undone = CleanUp(state=CleanUpState.KEPT, left=left)
+            self.undone = kept(undo)
             return
         equipment.tell("cleaning up")
         begun = running.seconds()
@@ -346,7 +356,7 @@ class _Run:
         swept = Sweeper(equipment).sweep(journals.read(running.journal.path).undo)
         if failed:
             swept = replace(swept, state=CleanUpState.LEFT, left=(*swept.left, *failed))
-        self.undone = replace(swept, seconds=running.seconds() - begun)
+        self.undone = replace(swept, kept=tuple(running.kept), seconds=running.seconds() - begun)
 
     def _written(self, running: Running) -> Ran:
         equipment, drill = self.equipment, self.drill
@@ -403,7 +413,9 @@ class _Run:
             phases=phases,
             rpo_by_class=by_class,
             calls=sum(s.calls for s in self.steps),
-            cost=round(hours * PTU_HOUR * _provisioned(running.expected), 4) if self.group else 0.0,
+            cost=round(hours * PTU_HOUR * _provisioned(running.expected), 4)
+            if self._billed
+            else 0.0,
         )
 
 
@@ -415,6 +427,18 @@ def _judged(result: DrillResult, equipment: Equipment, *, interrupted: bool) -> 
     document["verdict"], document["reasons"] = found.verdict.value, list(found.reasons)
     book = EvidenceBook(equipment.ledger, equipment.vault)
     return Ran(result, book.keep(document, equipment.signer))
+
+
+_TARGETED = (Verb.RESTORE, Verb.PLAN, Verb.REPLICATE)
+
+
+def _first(verbs: Sequence[Verb], wanted: Sequence[Verb]) -> int:
+    return next((at for at, verb in enumerate(verbs) if verb in wanted), 0)
+
+
+def kept(undo: Sequence[JsonObject]) -> CleanUp:
+    """Say what `--keep` left there."""
+    return CleanUp(state=CleanUpState.KEPT, left=tuple(told(item) for item in undo))
 
 
 def _breaks(step: DrillStep) -> bool:
@@ -476,11 +500,12 @@ def _controlled(
 # ----------------------------------------------------------------------------- after a crash
 
 
-def settle(equipment: Equipment) -> tuple[Evidence, ...]:
+def settle(equipment: Equipment, *, also: str = "") -> tuple[Evidence, ...]:
     """Clean up after drills that did not end, and write what they came to: interrupted.
 
-    A drill that still runs is left alone. Raises StoreError when the evidence cannot be kept: the
-    journal stays, and the next start tries again.
+    A drill that still runs is left alone, and so is a failover that was run with --keep, unless
+    `also` names it (its id, or the beginning of it). Raises StoreError when the evidence cannot be
+    kept: the journal stays, and the next start tries again.
     """
     found: list[Evidence] = []
     for path in list(journals.unfinished(equipment.state)):
@@ -494,13 +519,54 @@ def settle(equipment: Equipment) -> tuple[Evidence, ...]:
             if not path.exists() or not text(written.header, "id"):
                 done = True  # killed before its first line was whole: nothing was begun
                 continue
-            equipment.tell(f"an earlier drill did not end ({path.stem}): cleaning up")
-            undone = Sweeper(equipment).sweep(written.undo)
-            found.append(_interrupted(written, undone, equipment).evidence)
-            done = undone.state is CleanUpState.CLEAN
+            named = bool(also) and path.stem.startswith(also)
+            evidence, state = _settled(written, equipment, named=named)
+            if evidence is not None:
+                found.append(evidence)
+                if state is CleanUpState.KEPT:
+                    journal.write({"event": "facts", "what": {"kept": True}})
+            done = state is CleanUpState.CLEAN
         finally:
             journal.close(done=done)
     return tuple(found)
+
+
+def _settled(
+    written: journals.Written, equipment: Equipment, *, named: bool
+) -> tuple[Evidence | None, CleanUpState]:
+    drill = _script(written.header)
+    stays = written.header.get("keep") is True and drill.target in _ELSEWHERE
+    if stays and not named:
+        # A failover: the standby may be in service, and is not torn down because a drill begins.
+        if written.facts.get("kept") is True:
+            return None, CleanUpState.KEPT
+        undone = kept(written.undo)
+    else:
+        equipment.tell(f"an earlier drill did not end ({written.path.stem}): cleaning up")
+        undone = _swept(written, drill, equipment)
+    undone = replace(undone, kept=written.kept)
+    return _interrupted(written, undone, equipment).evidence, undone.state
+
+
+_ELSEWHERE = (TargetKind.STANDBY, TargetKind.SAME)
+
+
+def _swept(written: journals.Written, drill: Drill, equipment: Equipment) -> CleanUp:
+    regions = equipment.cloud.regions
+    primary = drill.scope.primary or equipment.primary
+    forced = drill.forced and bool(primary) and primary not in regions.down
+    if forced:
+        regions.declare_down(primary, "its drill was forced")
+    try:
+        return Sweeper(equipment).sweep(written.undo)
+    finally:
+        if forced:
+            regions.up(primary)
+
+
+def kept_runs(equipment: Equipment) -> tuple[str, ...]:
+    """Give the ids of runs that are not cleaned up yet, oldest first."""
+    return tuple(path.stem for path in journals.unfinished(equipment.state))
 
 
 def _interrupted(written: journals.Written, undone: CleanUp, equipment: Equipment) -> Ran:
@@ -552,6 +618,7 @@ def _script(header: JsonObject) -> Drill:
             cost_ceiling=0.0,
             approvers=(),
             forced=False,
+            keep=False,
             gate=(),
             steps=(),
             checks=(),
@@ -587,6 +654,7 @@ def _step_of(document: JsonObject) -> StepOutcome:
         calls=calls if isinstance(calls, int) else 0,
         inputs=inputs if isinstance(inputs, dict) else {},
         detail=text(document, "detail"),
+        found=found if isinstance(found := document.get("found"), dict) else {},
         approver=text(document, "approver"),
         critical=document.get("critical") is True,
         steps=tuple(_step_of(i) for i in _dicts(inner)),

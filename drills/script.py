@@ -336,6 +336,7 @@ def _drill(table: _Table, text: str, file: Path) -> Drill:
         cost_ceiling=table.number("cost_ceiling", 0.0),
         approvers=table.texts("approvers"),
         forced=table.flag("forced"),
+        keep=table.flag("keep"),
         gate=tuple(_check(item) for item in table.items("gate")),
         steps=tuple(_step(item) for item in table.items("steps")),
         checks=tuple(_check(item) for item in table.items("checks")),
@@ -353,8 +354,17 @@ def _whole(drill: Drill, node: _Node) -> None:
         raise node.fail(
             "a drill on the primary itself needs approvers", "write approvers: [who may say yes]"
         )
+    elsewhere = drill.target in (TargetKind.STANDBY, TargetKind.SAME)
+    if drill.keep and not elsewhere:
+        raise node.fail(
+            f"nothing stays of a drill whose target is {drill.target}",
+            "take keep: out, or write target: standby; --keep lets you look at one run",
+            line=node.lines.get("keep", 0),
+        )
     seen: set[str] = set()
     for step in walk((*drill.steps, *drill.clean_up)):
+        if isinstance(step, VerbStep):
+            _fits(step, drill, node)
         if step.name in seen:
             raise node.fail(
                 f"two steps are called {step.name!r}", "give one of them a name:", line=step.line
@@ -369,6 +379,37 @@ def _whole(drill: Drill, node: _Node) -> None:
                 "write target: isolated",
                 line=step.line,
             )
+
+
+def _fits(step: VerbStep, drill: Drill, node: _Node) -> None:
+    elsewhere = drill.target in (TargetKind.STANDBY, TargetKind.SAME)
+    if step.keep and not elsewhere:
+        raise node.fail(
+            f"{step.name}: nothing stays of a drill whose target is {drill.target}",
+            "take keep: out, or write target: standby",
+            line=step.line,
+        )
+    if step.verb is Verb.REPLICATE and drill.target is not TargetKind.STANDBY:
+        raise node.fail(
+            f"{step.name}: a replication goes to the standby",
+            "write target: standby",
+            line=step.line,
+        )
+    if step.verb in (Verb.RESTORE, Verb.PLAN) and drill.target is TargetKind.NONE:
+        raise node.fail(
+            f"{step.name}: there is no target to restore into",
+            "write target: isolated, standby or same",
+            line=step.line,
+        )
+    if step.back and (drill.target is not TargetKind.SAME or step.verb not in _BACK):
+        raise node.fail(
+            f"{step.name}: back: leads from the standby to the primary",
+            "write it with verb: plan or restore, and target: same",
+            line=step.line,
+        )
+
+
+_BACK = (Verb.RESTORE, Verb.PLAN)
 
 
 def walk(steps: Iterable[DrillStep]) -> Iterable[DrillStep]:
@@ -421,8 +462,42 @@ def _verb(table: _Table, name: str, phase: Phase | None) -> DrillStep:
         only=table.texts("only"),
         snapshot=table.text("snapshot", ""),
         kinds=table.texts("kinds"),
+        prune=table.flag("prune"),
+        keep=table.flag("keep"),
+        back=table.flag("back"),
+        changes=_changes(table),
+        fails=table.text("fails", ""),
         line=table.node.line,
     )
+
+
+def _changes(table: _Table) -> JsonObject:
+    """Read what a step changes in the Mapping. Raises InputError."""
+    node = table.take("map")
+    if node is None:
+        return {}
+    inner = _Table(node, "map")
+    found: JsonObject = {}
+    for name in ("versions", "hosts", "keys", "resources", "regions"):
+        if inner.has(name):
+            found[name] = inner.object(name)
+    if inner.has("skus"):
+        items = inner.items("skus")
+        rows: list[Json] = []
+        for item in items:
+            row = _Table(item, "a sku")
+            capacity = row.number("capacity", 0)
+            rows.append(
+                {
+                    "of": row.text("of", example="gpt4o"),
+                    "name": row.text("name", ""),
+                    "capacity": int(capacity) or None,
+                }
+            )
+            row.finish()
+        found["skus"] = rows
+    inner.finish()
+    return found
 
 
 def _fault(table: _Table, name: str, phase: Phase | None) -> DrillStep:
@@ -434,6 +509,9 @@ def _fault(table: _Table, name: str, phase: Phase | None) -> DrillStep:
         region=table.text("region", ""),
         seconds=table.seconds("seconds", 0.0) or 0.0,
         rule=table.object("rule"),
+        call=table.text("call", ""),
+        body=table.object("body"),
+        undo=table.object("undo"),
         line=table.node.line,
     )
     needs = {
@@ -441,10 +519,16 @@ def _fault(table: _Table, name: str, phase: Phase | None) -> DrillStep:
         FaultKind.REGION_DOWN: ("region", bool(step.region), "swedencentral"),
         FaultKind.RULE: ("rule", bool(step.rule), "{kind: error, status: 500}"),
         FaultKind.CLOCK: ("seconds", step.seconds > 0, "48h"),
+        FaultKind.CONTROL: ("call and undo", bool(step.call and step.undo), "PUT quota"),
     }
     wanted, there, example = needs[step.fault]
     if not there:
         raise table.node.fail(f"fault {step.fault} needs {wanted}", f"write {wanted}: {example}")
+    if step.call and not re.fullmatch(r"(PUT|POST) (quota|capacity|account|settings)", step.call):
+        raise table.node.fail(
+            f"the sandbox has no {step.call!r}",
+            "write call: PUT quota, PUT capacity, POST account or PUT settings",
+        )
     return step
 
 

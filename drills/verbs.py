@@ -19,13 +19,50 @@ from snapshots.vault import Vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What shall be restored, as a drill asks for it."""
+
+    snapshot: Snapshot
+    mapping: Substitutions
+    only: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()  # of the snapshot's accounts; empty: all, and what is in none
+    prune: bool = False
+    placeholders: bool = False  # where no secret is at hand, a made-up one is written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What a restore came to."""
+    """What a restore, a replication or the plan of one came to."""
 
     steps: int
     detail: str  # one line
     record: str = ""
     ids: IdMap = field(default_factory=IdMap)
+    remaining: tuple[str, ...] = ()  # what differs still, in words: it is not restored
+    found: JsonObject = field(default_factory=dict)  # what is done, overwritten, deleted and lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBack:
+    """What became of a record that was undone."""
+
+    removed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()  # what is not as it was before
+    proof: tuple[str, ...] = ()
+    unknown: bool = False  # part of it could not be looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """The leave to change something, and what it is bound to.
+
+    `leave` is told before the first change what takes it back; `tell` hears of each step ("": it
+    goes on) and sets `stop` when the drill shall end: steps in hand are seen through.
+    """
+
+    leave: Callable[[JsonObject], None]
+    stop: threading.Event
+    tell: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +86,30 @@ class Verbs(Protocol):
         """Give a snapshot of the ledger ("": the newest), or for "live" the estate as it is."""
         ...
 
-    def look(self, subscription: str, groups: Sequence[str]) -> Snapshot:
-        """Read what is in some resource groups."""
+    def look(self, groups: Mapping[str, Sequence[str]]) -> Snapshot:
+        """Read what is in some resource groups; `groups` names them by subscription."""
         ...
 
-    def restore(
-        self, snapshot: Snapshot, mapping: Substitutions, only: Sequence[str], *, dry: bool
-    ) -> Restored:
-        """Plan and, unless `dry`, apply. Raises when any step of the plan failed."""
+    def restore(self, ask: Ask, *, act: Act | None) -> Restored:
+        """Plan and apply; without `act`, only plan. Raises when a step failed or a gate closed."""
         ...
 
-    def replicate(self, *, dry: bool) -> Restored:
-        """Bring the standby in step."""
+    def replicate(self, *, act: Act | None) -> Restored:
+        """Bring the standby in step; without `act`, only say what would be done."""
         ...
 
-    def reconstruct(self) -> Reconstructed:
-        """Rebuild the newest snapshot from the vault, without the ledger."""
+    def take_back(self, item: JsonObject) -> TakenBack:
+        """Undo what `Act.leave` was told, and look whether everything is as it was before.
+
+        Doing it twice is doing it once. Raises MusterError when it could not be tried.
+        """
+        ...
+
+    def reconstruct(self, ref: str = "") -> Reconstructed:
+        """Build a ledger from the vault's bundle in an empty folder, and load a snapshot of it.
+
+        The ledger that may be there is not opened. Every payload is read and hashed again.
+        """
         ...
 
 
@@ -89,6 +134,10 @@ class Faults(Protocol):
 
     def advance(self, seconds: float) -> None:
         """Move the sandbox's clock on."""
+        ...
+
+    def control(self, call: str, body: JsonObject) -> None:
+        """Send any other request: `call` is "PUT quota" and the like."""
         ...
 
 
@@ -126,6 +175,7 @@ class Equipment:
     primary: str = ""
     standby: str = ""
     mapping: Substitutions = field(default_factory=Substitutions)  # primary -> standby
+    back: Substitutions = field(default_factory=Substitutions)  # standby -> primary
     approver: Approver | None = None
     faults: Faults | None = None
     signer: Signer | None = None

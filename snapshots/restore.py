@@ -24,7 +24,7 @@ from snapshots.kinds.base import SUBSCRIPTION, By, Kind
 from snapshots.kinds.fields import location
 from snapshots.kinds.links import Links
 from snapshots.kinds.openai import is_fine_tuned
-from snapshots.mapping import Translated, adopt, logical, take_at, translate
+from snapshots.mapping import Translated, adopt, logical, take_at, translate, twins
 from snapshots.model import (
     Change,
     ChangeType,
@@ -192,6 +192,11 @@ def _selected_regions(snapshot: Snapshot, regions: Sequence[str]) -> Snapshot:
     return replace(snapshot, resources={k: r for k, r in snapshot.resources.items() if kept(k)})
 
 
+def in_regions(snapshot: Snapshot, regions: Sequence[str]) -> Snapshot:
+    """Give what `Request.regions` leaves of a snapshot: a drill expects just that in its target."""
+    return _selected_regions(snapshot, regions)
+
+
 def _named(request: Request, translated: Translated) -> frozenset[Key] | None:
     """Give the keys in the target that were asked for, None for all. Raises InputError."""
     if not request.only:
@@ -232,7 +237,7 @@ def _look(
         scopes = [Scope(subscription, accounts=nobody) for subscription in subscriptions]
     kinds = KINDS if named is None else _kinds_for(named, wanted)
     options = TakeOptions(threads=request.threads, reference=False)
-    return take(
+    found = take(
         request.snapshot.estate,
         scopes,
         tools.cloud,
@@ -245,6 +250,7 @@ def _look(
         options=options,
         kinds=kinds,
     )
+    return replace(found, resources=twins(wanted, found.resources))
 
 
 def _in_account(key: Key) -> bool:
