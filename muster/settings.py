@@ -25,6 +25,7 @@ from snapshots.errors import SettingsError
 FILE_NAME = "muster.toml"
 CLOUDS = ("AzureCloud", "AzureChinaCloud", "AzureUSGovernment")
 MAX_CONCURRENCY = 64
+MAX_CAP = 1000  # findings in one revert
 
 _T = TypeVar("_T")
 
@@ -139,6 +140,7 @@ class AuditSettings:
     trusted: tuple[str, ...] = ()
     four_eyes: tuple[str, ...] = ()  # severities that need a second person
     sweep: timedelta = timedelta(hours=24)
+    cap: int = 10  # the most findings that one revert may undo
 
 
 @dataclass(frozen=True, slots=True)
@@ -972,6 +974,7 @@ def _audit(table: _Table) -> AuditSettings:
         table.texts("trusted", example="appid:00000000-0000-0000-0000-000000000000"),
         table.texts("four_eyes", example="critical"),
         table.duration("sweep", timedelta(hours=24)) or timedelta(hours=24),
+        table.number("cap", AuditSettings().cap, least=1, most=MAX_CAP),
     )
     table.finish()
     return found
@@ -1106,6 +1109,7 @@ def render(settings: Settings) -> str:
         f"trusted = {_list(s.audit.trusted)}",
         f"four_eyes = {_list(s.audit.four_eyes)}",
         f"sweep = {quote(spell_duration(s.audit.sweep))}",
+        f"cap = {s.audit.cap}",
         "",
         "[snapshot]",
         f"content = {str(s.snapshot.content).lower()}",

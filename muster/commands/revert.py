@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     metavar="POINTER",
     help="Only this property (/sku/capacity); may be repeated.",
 )
-@click.option("--cap", default=10, show_default=True, help="The most findings one run may undo.")
+@click.option(
+    "--cap",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The most findings this run may undo (default: [audit] cap, 10).",
+)
 @click.option("--yes", is_flag=True, help="Do not ask (for scripts).")
 @click.option("--by", metavar="NAME", help="Who decides (default: git's user.email).")
 @click.pass_obj
@@ -42,7 +47,7 @@ def command(
     act: bool,
     reason: str,
     paths: tuple[str, ...],
-    cap: int,
+    cap: int | None,
     yes: bool,
     by: str | None,
 ) -> int:
@@ -85,7 +90,7 @@ def command(
             load_plans(ledger),
             baseline=ledger.resolve("baseline"),
             paths=paths,
-            cap=cap,
+            cap=cap if cap is not None else wiring.settings.audit.cap,
             busy=in_the_way(records, wiring.busy()),
         )
         done = None

@@ -359,12 +359,17 @@ def _chosen(finding: Finding, paths: Sequence[str]) -> tuple[PropertyFinding, ..
             where=str(finding.key),
             remedy="run `muster audit` once it can be read",
         )
+    return picked(finding, paths, "approve")
+
+
+def picked(finding: Finding, paths: Sequence[str], verb: str) -> tuple[PropertyFinding, ...]:
+    """Give the properties that `paths` name; all of them without any. Raises InputError."""
     if not paths:
         return finding.paths
     if finding.change is not ChangeType.CHANGED:
         raise InputError(
             f"finding {finding.id} is a whole resource that was {finding.change.value}",
-            remedy="approve it without --path",
+            remedy=f"{verb} it without --path",
         )
     patterns = [path_pattern(path) for path in paths]
     chosen = tuple(p for p in finding.paths if p.path in paths or touches(patterns, p.path))

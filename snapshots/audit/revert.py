@@ -11,16 +11,16 @@ from typing import Final
 import orjson
 
 from snapshots.apply import apply, ids_of
-from snapshots.audit.approve import change_of
+from snapshots.audit.approve import change_of, picked
 from snapshots.audit.incremental import Cloud as AuditCloud
 from snapshots.audit.incremental import top_of
-from snapshots.audit.planned import Plans, path_pattern, touches
+from snapshots.audit.planned import Plans
 from snapshots.audit.report_model import Finding, PropertyFinding
 from snapshots.audit.rules import list_identity
 from snapshots.busy import Busy
 from snapshots.clock import Clock
 from snapshots.compare import body_paths, compare, undo
-from snapshots.errors import InputError, RefusedError
+from snapshots.errors import RefusedError
 from snapshots.kinds import BY_NAME
 from snapshots.kinds.base import Way
 from snapshots.ledger import EVIDENCE, Ledger
@@ -39,7 +39,7 @@ from snapshots.model import (
 from snapshots.plan import Context, plan
 from snapshots.records import Records
 from snapshots.secrets import Fingerprints
-from snapshots.steps import Plan, Record
+from snapshots.steps import Plan, Record, StepState
 from snapshots.take import Scope, TakeOptions, take
 from snapshots.writing import Cloud as WriteCloud
 from snapshots.writing import Payloads
@@ -150,25 +150,25 @@ def prepare(
     if len(findings) > cap:
         raise RefusedError(
             f"{len(findings)} findings are more than the {cap} that one run may undo",
-            remedy="name fewer, or raise the limit with --cap",
+            remedy="name fewer, or raise the limit with --cap or in [audit] cap",
         )
     live = reader.read([finding.key for finding in findings], reported)
     now = reader.cloud.server_time() or reader.clock.now()
-    flaps = _flaps(ledger, now)
+    past = _past(ledger, now)
     chosen: list[Chosen] = []
     left: list[Left] = []
     for finding in findings:
-        picked = _picked(finding, paths)
-        why, done = _why_left(finding, live, plans, now, flaps)
+        named = picked(finding, paths, "revert")
+        why, done = _why_left(finding, live, plans, now, _flaps(past, finding, named))
         if why:
             left.append(Left(finding, why, done))
             continue
-        wanted = _wanted(finding, picked)
+        wanted = _wanted(finding, named)
         there = live.resources.get(finding.key)
         if _same(there, wanted):
             left.append(Left(finding, "it is as in the baseline already", done=True))
             continue
-        chosen.append(Chosen(finding, picked, wanted, tuple(_between(finding.key, there, wanted))))
+        chosen.append(Chosen(finding, named, wanted, tuple(_between(finding.key, there, wanted))))
     return Prepared(
         _planned(reader, live, chosen, baseline, now), tuple(chosen), tuple(left), live, now
     )
@@ -217,11 +217,14 @@ def carry_out(
                 path for change in rest for path in (change.paths or (PathChange("", 0, 0),))
             )
         journal.end(remaining=remaining, calls=reader.cloud.calls.snapshot().by_kind)
+    keys_written = {
+        step.key for step in record.plan.steps if record.state(step.id) is StepState.DONE
+    }
     files: dict[str, bytes | None] = {}
     stamp = f"{prepared.now:%Y%m%dT%H%M%S}"
     for choice in prepared.chosen:
         finding = choice.finding
-        files[f"{_FOLDER}{_flap_name(finding)}/{stamp}-{finding.id}.json"] = pretty(
+        files[f"{_FOLDER}{finding.fingerprint[:16]}/{stamp}-{finding.id}.json"] = pretty(
             {
                 "schema": "muster/revert/1",
                 "finding": finding.id,
@@ -231,6 +234,7 @@ def carry_out(
                 "reason": reason,
                 "record": record.id,
                 "verified": finding.id in verified,
+                "written": finding.key in keys_written,
                 "paths": [path.path for path in choice.paths],
             }
         )
@@ -272,30 +276,12 @@ def unfinished(records: Records) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------- what is undone
 
 
-def _picked(finding: Finding, paths: Sequence[str]) -> tuple[PropertyFinding, ...]:
-    if not paths:
-        return finding.paths
-    if finding.change is not ChangeType.CHANGED:
-        raise InputError(
-            f"finding {finding.id} is a whole resource that was {finding.change.value}",
-            remedy="revert it without --path",
-        )
-    patterns = [path_pattern(path) for path in paths]
-    chosen = tuple(p for p in finding.paths if p.path in paths or touches(patterns, p.path))
-    if not chosen:
-        known = ", ".join(path.path for path in finding.paths[:5])
-        raise InputError(
-            f"finding {finding.id} has none of these properties", remedy=f"it has {known}"
-        )
-    return chosen
-
-
 def _why_left(
     finding: Finding,
     live: Snapshot,
     plans: Plans,
     now: datetime,
-    flaps: Mapping[str, int],
+    flaps: int,
 ) -> tuple[str, bool]:
     """Say why a finding is left alone ("": it is not), and whether that is because it is done."""
     if finding.change is ChangeType.UNKNOWN:
@@ -318,32 +304,32 @@ def _why_left(
     window = plans.denied(finding.key, finding.resource_id, now)
     if window is not None:
         return f"changes are denied now by the window {window.name!r} ({window.where})", False
-    if flaps.get(_flap_name(finding), 0) >= FLAPS:
+    if flaps >= FLAPS:
         words = (
-            f"it was reverted {flaps[_flap_name(finding)]} times in 24 hours and came back: "
+            f"it was reverted {flaps} times in 24 hours and came back: "
             "somebody or something changes it on purpose; talk to them first"
         )
         return words, False
     return "", False
 
 
-def _wanted(finding: Finding, picked: Sequence[PropertyFinding]) -> Resource | None:
+def _wanted(finding: Finding, chosen: Sequence[PropertyFinding]) -> Resource | None:
     """Give what the resource shall be: as in the baseline, in the chosen properties at least."""
     before, after = finding.before, finding.after
-    if before is None or after is None or len(picked) == len(finding.paths):
+    if before is None or after is None or len(chosen) == len(finding.paths):
         return before
     change = change_of(finding)
     bodies = {path.path for path in body_paths(change)}
-    chosen = [PathChange(p.path, p.before, p.after) for p in picked if p.path in bodies]
+    asked = [PathChange(p.path, p.before, p.after) for p in chosen if p.path in bodies]
     payloads: dict[str, Payload] = {p.name: p for p in after.payloads}
     old = {p.name: p for p in before.payloads}
-    for path in picked:
+    for path in chosen:
         name = path.path.removeprefix("/payloads/")
         if path.path not in bodies and path.path.startswith("/payloads/"):
             payloads.pop(name, None)
             if name in old:
                 payloads[name] = old[name]
-    body = undo(before.body, after.body, chosen, list_identity(finding.kind))
+    body = undo(before.body, after.body, asked, list_identity(finding.kind))
     return Resource(finding.key, after.id, body, tuple(payloads[name] for name in sorted(payloads)))
 
 
@@ -402,21 +388,33 @@ def _same(one: Resource | None, two: Resource | None) -> bool:
 # ------------------------------------------------------------------------------- flaps
 
 
-def _flap_name(finding: Finding) -> str:
-    """Give what flaps are counted by: the resource and its properties, whatever the values."""
-    return finding.fingerprint[:16]
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """One revert of the last day."""
+
+    key: str
+    paths: frozenset[str]
 
 
-def _flaps(ledger: Ledger, now: datetime) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _past(ledger: Ledger, now: datetime) -> tuple[_Past, ...]:
+    """Give the reverts of the last day that wrote something."""
+    found: list[_Past] = []
     if not ledger.tip(EVIDENCE):
-        return found
-    for path, content in ledger.files(EVIDENCE, _FOLDER):
+        return ()
+    for _, content in ledger.files(EVIDENCE, _FOLDER):
         try:
-            at = datetime.fromisoformat(orjson.loads(content)["at"])
-        except (KeyError, TypeError, ValueError):
+            document = orjson.loads(content)
+            at = datetime.fromisoformat(document["at"])
+            past = _Past(str(document["key"]), frozenset(map(str, document["paths"])))
+            if now - at < FLAP_SPAN and document.get("written", True):
+                found.append(past)
+        except (KeyError, TypeError, ValueError, AttributeError):
             continue  # a file that somebody put there by hand counts for nothing
-        if now - at < FLAP_SPAN:
-            name = path.split("/")[1]
-            found[name] = found.get(name, 0) + 1
-    return found
+    return tuple(found)
+
+
+def _flaps(past: Sequence[_Past], finding: Finding, chosen: Sequence[PropertyFinding]) -> int:
+    """Count the reverts of the same resource that undid one of these properties, at the most."""
+    key = str(finding.key)
+    same = [p for p in past if p.key == key]
+    return max((sum(path.path in p.paths for p in same) for path in chosen), default=0)

@@ -88,6 +88,7 @@ rules = ["builtin"]
 trusted = ["appid:33333333-3333-3333-3333-333333333333"]
 four_eyes = ["critical"]
 sweep = "12h"
+cap = 3
 
 [snapshot]
 content = true
@@ -148,6 +149,7 @@ def test_a_whole_file_is_read_as_written() -> None:
             trusted=("appid:33333333-3333-3333-3333-333333333333",),
             four_eyes=("critical",),
             sweep=timedelta(hours=12),
+            cap=3,
         ),
         snapshot=SnapshotSettings(reference=False, concurrency=4),
         retention=RetentionSettings(24, 7, 4, 12),
@@ -213,7 +215,7 @@ def any_settings(draw: strategies.DrawFn) -> Settings:
         objectives=ObjectiveSettings(
             draw(strategies.none() | spans), draw(strategies.none() | spans)
         ),
-        audit=AuditSettings(sweep=draw(spans)),
+        audit=AuditSettings(sweep=draw(spans), cap=draw(strategies.integers(1, 1000))),
         snapshot=SnapshotSettings(
             draw(strategies.booleans()),
             concurrency=draw(strategies.integers(1, 64)),
@@ -244,6 +246,7 @@ MISTAKES = [
     ('rto = "1h"', 'rto = "1 hour"', "rto", "'1 hour' is not a duration", "1h30m"),
     ('rto = "1h"', "rto = 60", "rto", "rto is a number", "duration"),
     ('rto = "1h"', 'rto = "0h"', "rto", "not between", "1h30m"),
+    ("cap = 3", "cap = 0", "cap", "cap is 0", "1 to 1000"),
     ("concurrency = 4", "concurrency = 65", "concurrency", "concurrency is 65", "1 to 64"),
     ("concurrency = 4", "concurrency = true", "concurrency", "true or false", "whole number"),
     ("content = true", 'content = "yes"', "content", "content is a text", "true or false"),
