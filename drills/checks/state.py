@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from random import Random
 
@@ -11,9 +12,10 @@ from drills.checks.settings import Settings
 from drills.model import CheckContext, CheckState
 from snapshots.compare import compare
 from snapshots.kinds import BY_NAME
-from snapshots.mapping import adopt, logical
+from snapshots.mapping import adopt, logical, translate
 from snapshots.model import Change, ChangeType, Json, JsonObject, Key, Resource, Snapshot
 from snapshots.plan import chosen, recoverable
+from snapshots.restore import in_regions
 
 _SHOWN = 20  # changes in an outcome
 
@@ -34,16 +36,27 @@ def _deployable(live: Snapshot) -> frozenset[tuple[str, str]]:
     )
 
 
-def left(expected: Snapshot, live: Snapshot) -> tuple[list[Change], list[str]]:
+def moved_in(context: CheckContext) -> frozenset[Key]:
+    """Give what the Mapping puts under another key: of such a group the target keeps its own."""
+    if context.source is None:
+        return frozenset()
+    taking_part = in_regions(context.source, tuple(context.mapping.regions))
+    keys = translate(taking_part, context.mapping).keys
+    return frozenset(to for key, to in keys.items() if to != key)
+
+
+def left(
+    expected: Snapshot, live: Snapshot, moved: AbstractSet[Key] = frozenset()
+) -> tuple[list[Change], list[str]]:
     """Give the changes that a restore would still make, and what nothing can bring back.
 
     Both sides in logical form; the same steps as the plan of a restore: what muster never writes
     and what is lost by Azure's own word is named, and is no change. What is only in the target is
-    left alone.
+    left alone. `moved` is what the Mapping puts under another key.
     """
     there = logical(live.resources)
     found = recoverable(expected.resources, there, models=_deployable(live), hidden=live.hidden)
-    wanted, _ = adopt(found.wanted, found.there)
+    wanted, _ = adopt(found.wanted, found.there, moved)
     wanted_there = {key: resource for key, resource in found.there.items() if key in wanted}
     changes = compare(
         replace(expected, resources=wanted, gaps=(), stale={}),
@@ -61,8 +74,7 @@ def difference(
 
     `allowed` names resources that need not come back, by key or glob.
     """
-    del context  # the seam is the same for all judges; this one asks nobody
-    changes, lost = left(expected, live)
+    changes, lost = left(expected, live, moved_in(context))
     changes = [change for change in changes if not (allowed and chosen(allowed, change.key))]
     unknown = [change for change in changes if change.type is ChangeType.UNKNOWN]
     real = [change for change in changes if change.type is not ChangeType.UNKNOWN]
