@@ -13,7 +13,7 @@ from drills import own
 from drills.doing import Running, StoppedError, do, phases_of, short, skipped
 from drills.evidence import EvidenceBook, document_of
 from drills.journal import RunJournal
-from drills.judge import compared, judge
+from drills.judge import compared, judge, left_out
 from drills.leavings import OwnGroup, Sweeper, text, told
 from drills.model import (
     Check,
@@ -61,6 +61,7 @@ class Options:
     seed: int = 0
     keep: bool = False  # leave everything there, to look at it
     snapshot: str = ""  # "": the newest that is kept; "live": as it is now
+    approvals: tuple[str, ...] = ()  # who allowed the run before it began, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class _Run:
             "drill": drill.name,
             "file": str(drill.file),
             "text": drill.text,
+            "parameters": drill.parameters,
             "mode": self.options.mode.value,
             "seed": self.options.seed,
             "estate": equipment.estate,
@@ -171,6 +173,9 @@ class _Run:
             ref=self.options.snapshot,
             keep=self.options.keep,
         )
+        for words in self.options.approvals:
+            running.approvals.append(words)
+            journal.write({"event": "approval", "what": words})
         down = dict(equipment.cloud.regions.down)
         settled = False
         try:
@@ -398,7 +403,7 @@ class _Run:
             not self.interrupted
             and not running.dry
             and bool(self.steps or self.checks)
-            and all(s.state is DrillStepState.DONE for s in self.steps)
+            and all(s.state is DrillStepState.DONE or left_out(s.document()) for s in self.steps)
             and all(c.state is CheckState.PASSED for c in self.checks)
         )
         rto = round(max(phases.values()), 3) if whole and phases else None
@@ -602,7 +607,9 @@ def _interrupted(written: journals.Written, undone: CleanUp, equipment: Equipmen
 def _script(header: JsonObject) -> Drill:
     file = Path(text(header, "file"))
     try:
-        return parse(text(header, "text").encode(), file)
+        given = header.get("parameters")
+        known = given if isinstance(given, dict) else None
+        return parse(text(header, "text").encode(), file, given=known)
     except InputError:  # another version of muster wrote it
         return Drill(
             name=text(header, "drill"),

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from prefect.runtime import flow_run as this_run
 from prefect.artifacts import (
     Artifact,
     create_link_artifact,
@@ -26,6 +25,7 @@ from prefect.artifacts import (
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 
 from flows.wired import VerbError, quiet_tracebacks
@@ -93,7 +93,7 @@ def concluded(verb: str, work: Callable[[], Outcome]) -> State[JsonObject]:
     except VerbError as error:
         logger.error("%s", error)  # noqa: TRY400  what happened, where, what next: no traceback
         what = error.what
-        _quietly("event", lambda: _emit(Event(f"muster.{verb}.error", "high"), "", what))
+        send(Event(f"muster.{verb}.error", "high"), "", what)
         return Failed(message=str(error))
     tell(outcome)
     logger.info("%s", outcome.words)
@@ -121,7 +121,12 @@ def tell(outcome: Outcome) -> None:
     for link in outcome.links:
         _quietly("link", partial(create_link_artifact, link.url, link.text, link.key))
     for event in outcome.events:
-        _quietly("event", partial(_emit, event, outcome.estate, outcome.words))
+        send(event, outcome.estate, outcome.words)
+
+
+def send(event: Event, estate: str, words: str) -> None:
+    """Send one event about the estate; a server that is away is no error."""
+    _quietly("event", partial(_emit, event, estate, words))
 
 
 def _emit(event: Event, estate: str, words: str) -> None:

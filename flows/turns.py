@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any, TypeVar
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
@@ -52,6 +54,26 @@ def one_writer(wiring: Wiring) -> Iterator[None]:
                 turn.__exit__(None, None, None)
             except Exception as error:  # noqa: BLE001  as above; the lease ends by itself
                 logger.warning("the turn was not given back (%s)", type(error).__name__)
+
+
+def in_task(name: str, work: Callable[[], _T], *, again: bool = False) -> _T:
+    """Do the work as a task, which Prefect shows by its name; `again`: it may be tried again.
+
+    What is handed in and given back stays out of Prefect's sight, and of its search for futures.
+    """
+    held: list[_T] = []
+
+    def run() -> None:
+        held.append(work())
+
+    task(
+        name=name,
+        cache_policy=NO_CACHE,
+        retries=2 if again else 0,
+        retry_delay_seconds=[30, 120],
+        retry_condition_fn=passing,
+    )(run)()
+    return held[-1]
 
 
 def passing(_task: Any, _run: Any, state: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import orjson
+
 from muster.invocation import Exit
 from muster.settings import PairSettings
 from muster.verbs import Tell, untold
@@ -56,6 +58,28 @@ def _note(
         wiring.ledger().put(EVIDENCE, files, f"Readiness: {found.state.value}")
     except MusterError as error:
         tell(f"the answer is not on the evidence branch: {error.what}", None)
+
+
+def last_verdict(wiring: Wiring, chosen: Sequence[str]) -> str:
+    """Give the verdict of the last answer about the whole estate; "" when there is none.
+
+    For chosen pairs there is none to compare with: each has an answer of its own.
+    """
+    from snapshots.errors import MusterError
+    from snapshots.ledger import EVIDENCE
+
+    if chosen:
+        return ""
+    try:
+        ledger = wiring.ledger()
+        tip = ledger.tip(EVIDENCE)
+        for path, data in ledger.files(tip, "readiness/latest.json") if tip else ():
+            found = orjson.loads(data) if path == "readiness/latest.json" else None
+            if isinstance(found, dict):
+                return str(found.get("verdict", ""))
+    except (MusterError, ValueError):
+        return ""
+    return ""
 
 
 def exit_code(found: Readiness, *, strict: bool = False) -> int:

@@ -115,6 +115,12 @@ def prepare_pair(
     return replicator, PairResult(pair, made, None, len(gaps))
 
 
+def run_pair(wiring: Wiring, replicator: Replicator, found: PairResult) -> PairResult:
+    """Do what was prepared for a pair."""
+    done = replicator.run(found.made, wiring.records())
+    return PairResult(found.pair, found.made, done, found.gaps)
+
+
 def exit_code(results: Sequence[PairResult]) -> int:
     """Give the exit code: 3 for what was unread, 2 when a standby is not in step."""
     if any(result.gaps for result in results):

@@ -135,18 +135,17 @@ def refused(gates: tuple[GateResult, ...]) -> bool:
     return any(not gate.passed for gate in gates)
 
 
+def step_words(happened: Happened) -> str:
+    """Say what happened to a step."""
+    step = happened.step
+    detail = f" ({happened.detail})" if happened.detail else ""
+    words = f"{happened.done} of {happened.total}: {happened.state.value} {step.action.value} "
+    return f"{words}{step.key}{detail}"
+
+
 def teller(tell: Callable[[str], None]) -> Callable[[Happened], None]:
     """Turn what happens to steps into words."""
-
-    def heard(happened: Happened) -> None:
-        step = happened.step
-        detail = f" ({happened.detail})" if happened.detail else ""
-        tell(
-            f"{happened.done} of {happened.total}: {happened.state.value} {step.action.value} "
-            f"{step.key}{detail}"
-        )
-
-    return heard
+    return lambda happened: tell(step_words(happened))
 
 
 def request_of(wiring: Wiring, record: Record) -> Request:

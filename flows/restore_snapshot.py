@@ -1,0 +1,200 @@
+"""Bring a snapshot back: a single resource or a whole estate, in place or elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from threading import Event as Stop
+from typing import Annotated
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from flows.asking import ask
+from flows.telling import Event, Outcome, Teller, concluded, tell
+from flows.turns import in_task, seen_through
+from flows.wired import shielded, wired
+from flows.words import plan_markdown
+from muster.invocation import Exit
+from muster.report.plan import document
+from muster.verbs.approval import Answer, Decided, digest_of, write_down
+from muster.verbs.restore import declare_down as send_nothing
+from muster.verbs.restore import refused, request_for, step_words
+from muster.wiring import Wiring
+from snapshots.apply import Happened
+from snapshots.gates import GateResult
+from snapshots.model import JsonObject
+from snapshots.restore import Prepared, Restored, Tools, execute, gates, prepare
+
+Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
+
+
+@flow(name="restore-snapshot", timeout_seconds=10 * 24 * 3600)
+def restore_snapshot(
+    config: str = "",
+    snapshot: str = "latest",
+    to: str = "same",
+    pair: str | None = None,
+    only: list[str] | None = None,
+    prune: bool = False,
+    declare_down: list[str] | None = None,
+    apply: bool = False,
+    decide_minutes: Minutes = 240,
+) -> State[JsonObject]:
+    """Show what a restore would do and, with apply, wait for a person's decision and do it.
+
+    What was decided, by whom and why, is written on the evidence branch before anything is done.
+
+    Args:
+        config: The muster.toml on the worker (empty: MUSTER_CONFIG, or muster.toml where it runs).
+        snapshot: Which snapshot: latest, an id or the beginning of one, a date, a tag.
+        to: same (in place), standby (the pair's other region), SUBSCRIPTION or SUBSCRIPTION/GROUP.
+        pair: Which pair "standby" means, by its primary region.
+        only: Only these: keys, ends of keys or globs. What they need comes along.
+        prune: Delete from the target what the snapshot has not.
+        declare_down: Send nothing to these regions, whatever happens.
+        apply: Do it, after a decision; without, only the plan is shown.
+        decide_minutes: How long it waits for the decision; then nothing is done.
+    """
+    wanted = _Wanted(
+        snapshot,
+        to,
+        pair,
+        tuple(only or ()),
+        prune,
+        tuple(declare_down or ()),
+    )
+    return concluded("restore", lambda: _restore(config, wanted, apply, decide_minutes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    snapshot: str
+    to: str
+    pair: str | None
+    only: tuple[str, ...]
+    prune: bool
+    down: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    prepared: Prepared
+    tools: Tools
+    gates: tuple[GateResult, ...]
+
+
+def _restore(config: str, wanted: _Wanted, apply: bool, minutes: float) -> Outcome:
+    with wired(config) as wiring, Teller("restore") as teller:
+        planned = in_task("plan", lambda: _plan(wiring, wanted, teller), again=True)
+        plan = planned.prepared.plan
+        if not apply or plan.is_empty or refused(planned.gates):
+            return _only_planned(wiring, planned, apply=apply)
+        steps, most = len(plan.steps), wiring.settings.restore.max_steps
+        decided = ask(
+            wiring,
+            "restore",
+            f"{steps} steps in {plan.target}",
+            plan_markdown(_document(planned)),
+            subject={
+                "snapshot": plan.snapshot,
+                "target": plan.target,
+                "steps": steps,
+                "plan_sha256": digest_of(plan.document()),
+            },
+            minutes=minutes,
+            steps=steps if steps > most else None,
+        )
+        if decided.answer is not Answer.APPROVED:
+            return _not_allowed(wiring, planned, decided)
+        # Not tried again by Prefect: the record is what a restore goes on from (`muster resume`).
+        return in_task(
+            "apply",
+            lambda: seen_through(lambda stop: _apply(wiring, planned, decided, stop, teller)),
+        )
+
+
+def _plan(wiring: Wiring, wanted: _Wanted, teller: Teller) -> _Planned:
+    with shielded(wiring.environment):
+        send_nothing(wiring, wanted.down)
+        request = request_for(
+            wiring, wanted.snapshot, wanted.to, wanted.pair, wanted.only, wanted.prune
+        )
+        tools = wiring.restore_tools(
+            lambda p: teller(f"looking: {p.kind}, {p.done} of {p.total} listings")
+        )
+        prepared = prepare(request, tools)
+        return _Planned(prepared, tools, gates(prepared, tools))
+
+
+def _apply(
+    wiring: Wiring, planned: _Planned, decided: Decided, stop: Stop, teller: Teller
+) -> Outcome:
+    """Do what was approved: all of it or, when cancelled, the steps in hand."""
+
+    def heard(happened: Happened) -> None:
+        teller(step_words(happened), happened.done / max(happened.total, 1))
+
+    with shielded(wiring.environment):
+        done = execute(planned.prepared, planned.tools, wiring.records(), stop=stop, tell=heard)
+        write_down(wiring, replace(decided, became=done.record.id))
+    outcome = _done(wiring, planned, decided, done)
+    if stop.is_set():  # the run is being cancelled: nobody else will tell
+        tell(outcome)
+    return outcome
+
+
+def _document(planned: _Planned) -> JsonObject:
+    return document("restore", planned.prepared.plan, gates=planned.gates)
+
+
+def _only_planned(wiring: Wiring, planned: _Planned, *, apply: bool) -> Outcome:
+    plan, closed = planned.prepared.plan, refused(planned.gates)
+    words = f"{len(plan.steps)} steps in {plan.target}; nothing was changed"
+    code = Exit.CLEAN
+    if apply and closed:
+        words, code = f"a gate did not open: nothing was changed in {plan.target}", Exit.ERROR
+    elif plan.is_empty:
+        words = f"nothing to do in {plan.target}"
+        code = Exit.FINDINGS if apply and plan.unknown else Exit.CLEAN
+    shown = _document(planned)
+    events = [Event("muster.restore.refused", "high")] if apply and closed else []
+    estate = wiring.settings.estate.name
+    return Outcome("restore", estate, code, words, shown, plan_markdown(shown), events=events)
+
+
+def _not_allowed(wiring: Wiring, planned: _Planned, decided: Decided) -> Outcome:
+    shown = _document(planned)
+    return Outcome(
+        "restore",
+        wiring.settings.estate.name,
+        Exit.ERROR,
+        f"{decided.line}; nothing was changed",
+        shown,
+        plan_markdown(shown, decided.line),
+    )
+
+
+def _done(wiring: Wiring, planned: _Planned, decided: Decided, done: Restored) -> Outcome:
+    shown = document(
+        "restore",
+        done.record.plan,
+        record=done.record,
+        remaining=done.remaining,
+        gates=planned.gates,
+        seconds=done.seconds,
+        calls=done.calls,
+    )
+    facts = {"record": done.record.id, "remaining": len(done.remaining), "who": decided.who}
+    if done.stopped:
+        words = f"stopped; `muster resume {done.record.id}` goes on"
+        code, event = Exit.INTERRUPTED, Event("muster.restore.stopped", "high", payload=facts)
+    elif done.complete:
+        words = f"restored: {len(done.record.plan.steps)} steps, no change is left"
+        code, event = Exit.CLEAN, Event("muster.restore.done", payload=facts)
+    else:
+        words = f"{len(done.remaining)} changes are left; record {done.record.id}"
+        code, event = Exit.FINDINGS, Event("muster.restore.failed", "critical", payload=facts)
+    estate = wiring.settings.estate.name
+    told = plan_markdown(shown, decided.line)
+    return Outcome("restore", estate, code, words, shown, told, events=[event])
