@@ -44,15 +44,16 @@ from drills.model import (
     WaitStep,
 )
 from drills.verbs import Act, Ask, Equipment, Restored
-from snapshots.cloud.place import Plane
 from snapshots.errors import CloudError, MusterError, NotFoundError, RefusedError
 from snapshots.kinds import BY_NAME
+from snapshots.kinds.base import Way
 from snapshots.mapping import region_of, translate
 from snapshots.model import Json, JsonObject, Key, Snapshot
 from snapshots.plan import chosen
 from snapshots.restore import in_regions
 from snapshots.steps import AccountPlace, IdMap, SkuRule
 from snapshots.steps import Mapping as Substitutions
+from snapshots.writing import Writer
 
 _TICK = 0.2  # seconds between two looks at the stop switch
 _KIND = "drill"
@@ -423,6 +424,8 @@ def _refused(step: VerbStep, outcome: StepOutcome) -> StepOutcome:
 
 
 def _outcome(step: DrillStep, running: Running, outcome: StepOutcome) -> StepOutcome:
+    if isinstance(step, FaultStep) and step.if_sandbox and running.equipment.faults is None:
+        return replace(outcome, state=DrillStepState.SKIPPED, detail="left out: no sandbox")
     if running.dry and not _read_only(step):
         return replace(outcome, state=DrillStepState.SKIPPED, detail=_preview(step, running))
     match step:
@@ -482,13 +485,15 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
             }
             return {**found, "fails": step.fails} if step.fails else found
         case FaultStep():
-            return {
+            given: JsonObject = {
                 "only": list(step.only),
                 "region": running.word(step.region),
                 "rule": running.filled(step.rule),
                 "call": step.call,
                 "body": running.filled(step.body),
             }
+            left_out = step.if_sandbox and running.equipment.faults is None
+            return {**given, "if_sandbox": True} if left_out else given
         case SwitchStep():
             return {"resource": running.word(step.resource), "path": step.path, "keep": step.keep}
         case DeployStep():
@@ -649,7 +654,7 @@ def _fault(step: FaultStep, running: Running) -> str:
 
 
 def _delete(step: FaultStep, running: Running) -> str:
-    group, cloud = running.own(), running.equipment.cloud
+    group = running.own()
     found = running.equipment.verbs.look({group.subscription: [group.name]})
     # Azure's own policies (Microsoft.Default…) belong to every account, and nobody can delete them.
     hit = [
@@ -660,12 +665,18 @@ def _delete(step: FaultStep, running: Running) -> str:
     if not hit:
         raise NotFoundError(f"nothing in the target is called {', '.join(step.only)}")
     left = [key for key in reversed(hit) if _deletable(key)]
+    writer = Writer(
+        running.equipment.cloud,
+        running.equipment.vault,
+        running.equipment.clock,
+        IdMap,
+        lambda _account: group.region,
+    )
     while left:  # what another one needs goes after it
         refused: list[Key] = []
         for key in left:
-            params = {"api-version": BY_NAME[key.kind].api_version}
             try:
-                cloud.delete(group.place(), found.resources[key].id, params=params, kind=_KIND)
+                writer.delete(found.resources[key], found.resources[key].id)
             except CloudError as error:
                 if error.status not in (400, 409) or len(refused) + 1 == len(left):
                     raise
@@ -675,7 +686,7 @@ def _delete(step: FaultStep, running: Running) -> str:
 
 
 def _deletable(key: Key) -> bool:
-    if BY_NAME[key.kind].plane is not Plane.ARM or key.kind == "resource-group":
+    if BY_NAME[key.kind].way is Way.NEVER or key.kind == "resource-group":
         raise RefusedError(f"a drill does not delete a {key.kind}")
     return True
 

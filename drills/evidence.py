@@ -44,6 +44,7 @@ def document_of(
         "drill": drill.name,
         "title": drill.title,
         "script": {"sha256": digest(drill.text.encode()), "text": drill.text},
+        "parameters": drill.parameters,
         "mode": result.mode.value,
         "seed": result.seed,
         "estate": result.estate,

@@ -149,6 +149,7 @@ class FaultStep:
     only: tuple[str, ...] = ()  # what `delete` takes away, in the target
     region: str = ""
     seconds: float = 0.0
+    if_sandbox: bool = False  # left out where there is no sandbox, and nothing lacks for it
     rule: JsonObject = field(default_factory=dict)
     call: str = ""  # of `control`: "PUT quota"
     body: JsonObject = field(default_factory=dict)
@@ -255,6 +256,7 @@ class Drill:
     steps: tuple[DrillStep, ...]
     checks: tuple[CheckDeclaration, ...]
     clean_up: tuple[DrillStep, ...]  # beside what is cleaned up by itself
+    parameters: JsonObject = field(default_factory=dict)  # what `${name}` stood for
 
 
 # ---------------------------------------------------------------------------------------- checks

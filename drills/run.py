@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -45,6 +46,7 @@ from drills.model import (
 from drills.script import parse, walk
 from drills.verbs import Equipment
 from snapshots.errors import InputError, LockedError, MusterError, RefusedError
+from snapshots.mapping import region_of
 from snapshots.model import Json, JsonObject, Snapshot
 from snapshots.steps import Mapping as Substitutions
 
@@ -140,11 +142,10 @@ class _Run:
                 where=str(drill.file),
                 remedy="write scope: {primary: swedencentral}, or a pair in muster.toml",
             )
-        self.group = (
-            OwnGroup(equipment.subscription, f"muster-drill-{short(self.id)}", region, self.id)
-            if isolated
-            else None
-        )
+        self.group = None
+        if isolated:
+            home = _home(drill, equipment, options, region)
+            self.group = OwnGroup(home, f"muster-drill-{short(self.id)}", region, self.id)
 
     def run(self) -> Ran:
         equipment, drill = self.equipment, self.drill
@@ -153,6 +154,7 @@ class _Run:
             "drill": drill.name,
             "file": str(drill.file),
             "text": drill.text,
+            "parameters": drill.parameters,
             "parameters": drill.parameters,
             "mode": self.options.mode.value,
             "seed": self.options.seed,
@@ -207,6 +209,9 @@ class _Run:
 
     def _go(self, running: Running) -> None:
         drill, equipment = self.drill, self.equipment
+        region = drill.scope.primary or equipment.primary
+        if drill.forced and region:  # before the gate: it does not call the primary either
+            equipment.cloud.regions.declare_down(region, f"forced drill {self.id}")
         self._prepare(running)
         for declaration in drill.gate:
             running.look_up()
@@ -222,10 +227,6 @@ class _Run:
         if self.group is not None and not running.dry:
             running.journal.write({"event": "undo", "what": self.group.document()})
             self.group.make(equipment, drill.limit)
-        if drill.forced and not running.dry:
-            region = drill.scope.primary or equipment.primary
-            if region:
-                equipment.cloud.regions.declare_down(region, f"forced drill {self.id}")
         if not self._step(running):
             return
         self._check(running)
@@ -332,7 +333,7 @@ class _Run:
             vault=equipment.vault,
             primary=self.drill.scope.primary or equipment.primary,
             standby=self.drill.scope.standby or equipment.standby,
-            folder=self.drill.file.parent,
+            folder=equipment.home,
             seed=self.options.seed,
         )
 
@@ -422,6 +423,30 @@ class _Run:
             if self._billed
             else 0.0,
         )
+
+
+def _home(drill: Drill, equipment: Equipment, options: Options, region: str) -> str:
+    """Say in which subscription the drill's own group shall be: quota and models are its own.
+
+    That of the accounts that the drill copies; forced, that of their standbys. What nobody knows
+    (there is no ledger yet) leaves the first one of the configuration.
+    """
+    if drill.forced:
+        names = [place.subscription for place in equipment.mapping.accounts.values()]
+    elif options.snapshot == "live":
+        names = []
+    else:
+        try:
+            known = equipment.verbs.load(options.snapshot).resources
+        except MusterError:
+            known = {}
+        names = [
+            key.subscription
+            for key, account in sorted(known.items())
+            if key.kind == "account" and region_of(account) == region
+        ]
+    counted = Counter(name for name in names if name).most_common(1)
+    return counted[0][0] if counted else equipment.subscription
 
 
 def _judged(result: DrillResult, equipment: Equipment, *, interrupted: bool) -> Ran:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -41,6 +41,8 @@ _DEEPEST = 40
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}", re.ASCII)
+_WORD = re.compile(r"\$\{([a-z][a-z0-9_]{0,40})\}", re.ASCII)
+_RUN_WORDS = frozenset({"drill", "group", "subscription", "primary", "standby", "seed"})
 _STEPS = ("verb", "fault", "switch", "deploy", "wait", "approve", "run", "parallel")
 
 
@@ -188,10 +190,13 @@ def _duration(node: _Node, name: str) -> float:
 # ------------------------------------------------------------------------------------- the file
 
 
-def read(file: Path, make: CheckMaker | None = None) -> Drill:
+def read(
+    file: Path, make: CheckMaker | None = None, given: Mapping[str, Json] | None = None
+) -> Drill:
     """Read one script and check it. Raises InputError.
 
-    `make` builds the checks once, so that their settings are validated, too.
+    `make` builds the checks once, so that their settings are validated, too. `given` are values of
+    the script's parameters; a text becomes what the default is: a number, a list …
     """
     try:
         data = file.read_bytes()
@@ -201,10 +206,15 @@ def read(file: Path, make: CheckMaker | None = None) -> Drill:
             where=str(file),
             remedy="check the path, or see `muster drill list`",
         ) from error
-    return parse(data, file, make)
+    return parse(data, file, make, given)
 
 
-def parse(data: bytes, file: Path, make: CheckMaker | None = None) -> Drill:
+def parse(
+    data: bytes,
+    file: Path,
+    make: CheckMaker | None = None,
+    given: Mapping[str, Json] | None = None,
+) -> Drill:
     """Check the text of a script that lies (or will lie) in `file`. Raises InputError."""
     if len(data) > LONGEST:
         raise InputError(
@@ -217,7 +227,8 @@ def parse(data: bytes, file: Path, make: CheckMaker | None = None) -> Drill:
         raise InputError(
             "the script is not UTF-8", where=f"{file}:{line}", remedy="save it as UTF-8"
         ) from error
-    drill = _drill(_Table(_tree(text, file), "a drill"), text, file)
+    tree, parameters = _with_parameters(_tree(text, file), given or {})
+    drill = replace(_drill(_Table(tree, "a drill"), text, file), parameters=parameters)
     if make is not None:
         for declaration in (*drill.gate, *drill.checks):
             try:
@@ -296,6 +307,120 @@ def _node(found: yaml.Node, file: Path, path: str, depth: int, loader: yaml.Safe
     if value is not None and not isinstance(value, bool | int | float | str):
         value = str(found.value)  # a date stays what was written
     return _Node(file, line, path, value)
+
+
+# ------------------------------------------------------------------------------------ parameters
+
+
+def _with_parameters(tree: _Node, given: Mapping[str, Json]) -> tuple[_Node, JsonObject]:
+    """Put the values of parameters where `${name}` stands; what a run knows itself stays."""
+    node = tree.value.get("parameters") if isinstance(tree.value, dict) else None
+    declared: dict[str, _Node] = {}
+    if node is not None and node.value is not None:
+        if not isinstance(node.value, dict):
+            raise node.fail("parameters is not a mapping", "write lines like `what: agent/*`")
+        declared = node.value
+    values: dict[str, _Node] = {}
+    for name, default in declared.items():
+        if not _WORD.fullmatch("${" + name + "}") or name in _RUN_WORDS:
+            raise default.fail(
+                f"not a name for a parameter: {name!r}",
+                f"use a-z, 0-9 and _, and none of {', '.join(sorted(_RUN_WORDS))}",
+                line=node.lines.get(name, 0) if node is not None else 0,
+            )
+        if not _simple(default):
+            raise default.fail(
+                f"the parameter {name} is neither a value nor a list of values",
+                f"write {name}: some text, or a list of texts",
+            )
+        values[name] = _given(default, name, given[name]) if name in given else default
+    for name in given:
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, 1)
+            known = ", ".join(declared) or "none"
+            raise tree.fail(
+                f"the script has no parameter {name!r}",
+                f"did you mean {near[0]}?" if near else f"known: {known}",
+            )
+    if not isinstance(tree.value, dict) or node is None:
+        return tree, {}
+    rest = {name: value for name, value in tree.value.items() if name != "parameters"}
+    filled = _filled(replace(tree, value=rest), values)
+    return filled, {name: value.plain() for name, value in values.items()}
+
+
+def _simple(node: _Node) -> bool:
+    if isinstance(node.value, list):
+        return all(not isinstance(item.value, list | dict) for item in node.value)
+    return not isinstance(node.value, dict)
+
+
+def _given(default: _Node, name: str, value: Json) -> _Node:
+    """Read what was given as what the default is. Raises InputError."""
+    wanted = default.value
+    found: Json = value
+    if isinstance(value, str):
+        if isinstance(wanted, list):
+            found = [part.strip() for part in value.split(",") if part.strip()]
+        elif isinstance(wanted, bool):
+            found = {"true": True, "false": False}.get(value.lower(), value)
+        elif isinstance(wanted, int | float):
+            try:
+                found = float(value) if "." in value else int(value)
+            except ValueError:
+                found = value
+    if isinstance(found, list):
+        items = [_Node(default.file, default.line, default.path, str(item)) for item in found]
+        if isinstance(wanted, list):
+            return replace(default, value=items)
+    number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+    fits = (
+        (isinstance(found, int | float) and not isinstance(found, bool))
+        if number
+        else isinstance(found, bool) == isinstance(wanted, bool) and isinstance(found, bool | str)
+    )
+    if not fits or isinstance(found, list | dict) or found is None:
+        raise default.fail(
+            f"{value!r} does not fit the parameter {name}", f"its default is {default.plain()!r}"
+        )
+    return replace(default, value=found)
+
+
+def _filled(node: _Node, values: Mapping[str, _Node]) -> _Node:
+    if isinstance(node.value, dict):
+        table = {_text(key, node, values): _filled(v, values) for key, v in node.value.items()}
+        lines = {_text(key, node, values): line for key, line in node.lines.items()}
+        return replace(node, value=table, lines=lines)
+    if isinstance(node.value, list):
+        items: list[_Node] = []
+        for item in node.value:
+            filled = _filled(item, values)
+            # A list that stands alone in a list is the list.
+            spread = isinstance(item.value, str) and isinstance(filled.value, list)
+            items += filled.value if spread and isinstance(filled.value, list) else [filled]
+        return replace(node, value=items)
+    if isinstance(node.value, str):
+        whole = _WORD.fullmatch(node.value)
+        if whole is not None and whole[1] in values:
+            return replace(values[whole[1]], line=node.line, path=node.path)
+        return replace(node, value=_text(node.value, node, values))
+    return node
+
+
+def _text(text: str, node: _Node, values: Mapping[str, _Node]) -> str:
+    def put(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in values:
+            near = difflib.get_close_matches(name, [*values, *_RUN_WORDS], 1)
+            if name in _RUN_WORDS or not near:
+                return found[0]
+            raise node.fail(f"there is no parameter {name!r}", f"did you mean {near[0]}?")
+        plain = values[name].plain()
+        if isinstance(plain, list):
+            raise node.fail(f"{name} is a list, and stands within a text", "let it stand alone")
+        return "" if plain is None else str(plain)
+
+    return _WORD.sub(put, text)
 
 
 # --------------------------------------------------------------------------------------- a drill
@@ -508,6 +633,7 @@ def _fault(table: _Table, name: str, phase: Phase | None) -> DrillStep:
         only=table.texts("only"),
         region=table.text("region", ""),
         seconds=table.seconds("seconds", 0.0) or 0.0,
+        if_sandbox=table.flag("if_sandbox"),
         rule=table.object("rule"),
         call=table.text("call", ""),
         body=table.object("body"),
@@ -521,6 +647,8 @@ def _fault(table: _Table, name: str, phase: Phase | None) -> DrillStep:
         FaultKind.CLOCK: ("seconds", step.seconds > 0, "48h"),
         FaultKind.CONTROL: ("call and undo", bool(step.call and step.undo), "PUT quota"),
     }
+    if step.if_sandbox and step.fault is FaultKind.DELETE:
+        raise table.node.fail("fault delete works everywhere", "take if_sandbox: out")
     wanted, there, example = needs[step.fault]
     if not there:
         raise table.node.fail(f"fault {step.fault} needs {wanted}", f"write {wanted}: {example}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muster.invocation import Exit
+from snapshots.errors import InputError
 
 if TYPE_CHECKING:
     from drills.model import Drill
     from drills.run import Ran
-    from snapshots.model import JsonObject
+    from snapshots.model import Json, JsonObject
 
 SCHEMA = "muster/drill/1"
 _TOLD = (
@@ -33,13 +35,29 @@ _TOLD = (
 )
 
 
-def read_drill(file: Path) -> Drill:
-    """Read a script, and check that every check of it can be made. Raises InputError."""
+def read_drill(file: Path, given: Mapping[str, Json] | None = None) -> Drill:
+    """Read a script, and check that every check of it can be made. Raises InputError.
+
+    `given` are values of its parameters.
+    """
     from drills import own
     from drills.checks import make
     from drills.script import read
 
-    return read(file, lambda d: own.make(d, None) if d.check in own.NAMES else make(d))
+    return read(file, lambda d: own.make(d, None) if d.check in own.NAMES else make(d), given)
+
+
+def given_of(words: Sequence[str]) -> dict[str, Json]:
+    """Read NAME=VALUE as the line has it. Raises InputError."""
+    found: dict[str, Json] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip():
+            raise InputError(
+                f"--set {word!r} sets nothing", remedy="write --set NAME=VALUE, e.g. what=agent/*"
+            )
+        found[name.strip()] = value
+    return found
 
 
 def exit_code(ran: Ran) -> int:
