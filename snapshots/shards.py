@@ -343,6 +343,11 @@ def captured(vault: Documents, order: Order) -> frozenset[int]:
     return frozenset(s.number for s in order.shards if _path(order.run, s.name) in there)
 
 
+def beat_path(run: str, number: int) -> str:
+    """Where the worker of a shard leaves its signs of life."""
+    return f"{FOLDER}/{run}/shard-{number:03d}.beat"
+
+
 def _path(run: str, name: str) -> str:
     return f"{FOLDER}/{run}/{name}.json.gz"
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from threading import Event, Thread
+from typing import Final
 
 from muster.verbs import Tell, untold
 from muster.verbs.snapshot import (
@@ -15,12 +19,13 @@ from muster.verbs.snapshot import (
     read_at,
 )
 from muster.wiring import Wiring
-from snapshots.errors import InputError, NotFoundError
+from snapshots.errors import InputError, MusterError, NotFoundError
 from snapshots.kinds.fields import location
 from snapshots.model import Snapshot
 from snapshots.shards import (
     Capture,
     Order,
+    beat_path,
     captured,
     deal,
     join,
@@ -30,6 +35,9 @@ from snapshots.shards import (
     read_order,
     take_shard,
 )
+from snapshots.vault import Vault
+
+BEAT: Final = 5.0  # seconds between two signs of life of a worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +103,56 @@ def read_shard(wiring: Wiring, run: str, number: int, *, tell: Tell = untold) ->
     if number in captured(vault, order):
         return _told(read_capture(vault, run, number), shard.name, first=False)
     cloud = wiring.cloud()
-    snapshot = take_shard(
-        order,
-        number,
-        cloud,
-        fingerprints=wiring.fingerprints(),
-        clock=wiring.clock,
-        payloads=vault,
-        progress=progress_teller(tell, cloud.budget.view),
-    )
-    capture = Capture(run, number, snapshot, read_at(cloud, snapshot))
-    first = keep_capture(vault, capture)
+    with _beating(vault, run, number):
+        snapshot = take_shard(
+            order,
+            number,
+            cloud,
+            fingerprints=wiring.fingerprints(),
+            clock=wiring.clock,
+            payloads=vault,
+            progress=progress_teller(tell, cloud.budget.view),
+        )
+        capture = Capture(run, number, snapshot, read_at(cloud, snapshot))
+        first = keep_capture(vault, capture)
     return _told(capture, shard.name, first=first)
+
+
+@contextmanager
+def _beating(vault: Vault, run: str, number: int) -> Iterator[None]:
+    """Let the committer see in the vault that this worker lives, by a mark that keeps changing."""
+    path, done = beat_path(run, number), Event()
+    who = secrets.token_hex(4)
+
+    def beat() -> None:
+        count = 0
+        while True:
+            # A beat that fails is one beat less: the reading goes on, and the first capture counts.
+            with suppress(MusterError):
+                try:
+                    etag = vault.read_document(path).etag
+                except NotFoundError:
+                    etag = None
+                vault.replace_document(path, f"{who} {count}\n".encode(), etag)
+            count += 1
+            if done.wait(BEAT):
+                return
+
+    thread = Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(BEAT)
+
+
+def last_beat(wiring: Wiring, run: str, number: int) -> bytes:
+    """Give the mark of the worker that reads a shard: it changes while the worker lives."""
+    try:
+        return wiring.vault().read_document(beat_path(run, number)).data
+    except NotFoundError:
+        return b""
 
 
 def missing_shards(wiring: Wiring, run: str) -> tuple[int, ...]:
