@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from prefect.exceptions import FailedRun
+
 from muster.settings import Environment, find, load
 from muster.wiring import Wiring
 from snapshots.cloud.scrub import scrub
@@ -87,11 +89,12 @@ class _NoTraceback(logging.Filter):
     """Leaves tracebacks of told errors out of the logs that Prefect keeps."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through, some of them without a traceback."""
-        if record.exc_info and isinstance(record.exc_info[1], VerbError):
+        """Drop a traceback, and what only says once more that a run failed."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, VerbError):
             record.exc_info = None
             record.exc_text = None
-        return True
+        return not isinstance(error, FailedRun)
 
 
 def quiet_tracebacks() -> None:

@@ -219,6 +219,10 @@ class Environment:
     storage_key: str = field(default="", repr=False)  # AZURE_STORAGE_KEY
     storage_sas: str = field(default="", repr=False)  # AZURE_STORAGE_SAS_TOKEN
     storage_connection_string: str = field(default="", repr=False)
+    # Prefect's server, by the names that Prefect's own tools read.
+    prefect_url: str = ""  # PREFECT_API_URL
+    prefect_key: str = field(default="", repr=False)  # PREFECT_API_KEY
+    prefect_auth: str = field(default="", repr=False)  # PREFECT_API_AUTH_STRING: user:password
     secrets: tuple[str, ...] = field(default=(), repr=False)  # values nothing may print
 
     @classmethod
@@ -226,18 +230,21 @@ class Environment:
         """Read the environment; `variables` stands in for it in tests."""
         found = os.environ if variables is None else variables
         config = found.get("MUSTER_CONFIG", "").strip()
-        secret = ("SECRET", "PASSWORD", "TOKEN", "_KEY", "CONNECTION_STRING")
+        secret = ("SECRET", "PASSWORD", "TOKEN", "_KEY", "CONNECTION_STRING", "AUTH_STRING")
         return cls(
             config=Path(config) if config else None,
             debug=found.get("MUSTER_DEBUG", "").strip().lower() not in ("", "0", "false", "no"),
             color=not found.get("NO_COLOR"),
+            prefect_url=found.get("PREFECT_API_URL", "").strip(),
+            prefect_key=found.get("PREFECT_API_KEY", ""),
+            prefect_auth=found.get("PREFECT_API_AUTH_STRING", ""),
             storage_key=found.get("AZURE_STORAGE_KEY", ""),
             storage_sas=found.get("AZURE_STORAGE_SAS_TOKEN", ""),
             storage_connection_string=found.get("AZURE_STORAGE_CONNECTION_STRING", ""),
             secrets=tuple(
                 value
                 for name, value in found.items()
-                if name.upper().startswith(("AZURE_", "MUSTER_", "IDENTITY_", "MSI_"))
+                if name.upper().startswith(_OWN_NAMES)
                 and any(word in name.upper() for word in secret)
                 and len(value) >= _SHORTEST_SECRET
             ),
@@ -254,6 +261,7 @@ class ClientSecret:
 
 
 _SHORTEST_SECRET = 6
+_OWN_NAMES = ("AZURE_", "MUSTER_", "IDENTITY_", "MSI_", "PREFECT_")  # of variables that matter
 
 
 def find(asked: Path | None, *, start: Path | None = None) -> Path:

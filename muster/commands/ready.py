@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from muster.invocation import Command, Exit, Invocation, described
+from muster.via import READY, via
 from muster.wiring import Wiring
 
 if TYPE_CHECKING:
     from snapshots.ready import Check, Readiness
 
 
+@via(READY)
 @described(
     "muster ready",
     "muster ready --pair swedencentral:eastus2",

@@ -8,9 +8,11 @@ from muster.commands.restoring import approved, stopping, target_options
 from muster.invocation import Command, Exit, Invocation, described
 from muster.verbs.restore import declare_down as send_nothing
 from muster.verbs.restore import refused, request_for, save_plan, teller
+from muster.via import RESTORE, via
 from muster.wiring import Wiring
 
 
+@via(RESTORE)
 @described(
     "muster restore",
     "muster restore latest --only deployment/gpt4o --apply",

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from muster.invocation import Command, Exit, Invocation, described
+from muster.via import SNAPSHOT, via
 from muster.wiring import Wiring
 
 if TYPE_CHECKING:
     from muster.verbs.snapshot import Taken
 
 
+@via(SNAPSHOT)
 @described(
     "muster snapshot",
     "muster snapshot --format json --quiet",

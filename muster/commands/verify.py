@@ -7,6 +7,7 @@ import re
 import click
 
 from muster.invocation import Command, Exit, Invocation, described
+from muster.via import VERIFY, via
 from muster.wiring import Wiring
 
 _SAMPLE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%?")
@@ -29,6 +30,7 @@ class SampleType(click.ParamType[float]):
         return float(match[1]) / 100
 
 
+@via(VERIFY)
 @described(
     "muster verify",
     "muster verify --sample 5%",
