@@ -108,9 +108,19 @@ COMMANDS: dict[str, Entry] = {
     "undo": Entry(
         "muster.commands.resume:undo", "Take back what was applied (dry by default).", "Recover"
     ),
+    "approve-run": Entry(
+        "muster.commands.approve_run:command",
+        "Decide about a restore or a drill that waits in Prefect.",
+        "Recover",
+    ),
     "drill": Entry(
         "muster.commands.drill:command",
         "Rehearse failover and restore, and keep the evidence.",
+        "Rehearse",
+    ),
+    "report": Entry(
+        "muster.commands.report:command",
+        "Write the site: what is recoverable, and what is not.",
         "Rehearse",
     ),
 }

@@ -9,8 +9,8 @@ import click
 from muster.cli import COMMANDS, SECTIONS, front
 from muster.invocation import MEANINGS, Command
 
-# Their pages are docs/sandbox.md, docs/quick-start.md and docs/drills.md.
-ELSEWHERE = frozenset({"sandbox", "demo", "drill"})
+# Their pages are docs/sandbox.md, docs/quick-start.md, docs/drills.md and docs/site.md.
+ELSEWHERE = frozenset({"sandbox", "demo", "drill", "report"})
 
 
 def text() -> str:
@@ -44,7 +44,8 @@ def text() -> str:
         "## Elsewhere",
         "",
         "`muster sandbox` is described in [the sandbox](sandbox.md), `muster demo` in the",
-        "[quick start](quick-start.md), `muster drill` in [drills](drills.md).",
+        "[quick start](quick-start.md), `muster drill` in [drills](drills.md), `muster report` in",
+        "[the report](site.md).",
     ]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -16,14 +16,17 @@ STYLE = "style.css"
 ICON = "icon.svg"
 
 
-def page(template: str, context: Mapping[str, object]) -> bytes:
+def page(
+    template: str, context: Mapping[str, object], styles: Sequence[str] = (STYLE,)
+) -> bytes:
     """Fill a template of muster/report/templates; it extends base.html.j2.
 
     The page asks nobody for anything: its policy allows its own style sheet, by hash, and its icon,
     and neither scripts, fonts, frames nor forms. Texts of the context are escaped by the template;
     the context gives no markup. A name that the template misses is an error, never an empty text.
+    `styles` are files beside the templates, joined in order.
     """
-    style = _asset(STYLE)
+    style = "".join(_asset(name) for name in styles)
     policy = (
         f"default-src 'none'; style-src 'sha256-{_hash(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
