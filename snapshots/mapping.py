@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from snapshots.cloud.place import Plane
 from snapshots.errors import InputError
-from snapshots.kinds import BY_NAME
+from snapshots.kinds import BY_NAME, order
 from snapshots.kinds.base import By
 from snapshots.kinds.fields import location
 from snapshots.kinds.links import Links, principal_of
@@ -31,6 +31,7 @@ _ID = re.compile(
 )
 _GUIDS = uuid.UUID("6f0f7b1e-2f5c-4f0e-9d0a-5a3c9a6f1c11")  # a name space of our own
 _LONGEST_NAME = 64
+_RANKS = order()
 
 
 # -------------------------------------------------------------------------------------- logical
@@ -526,17 +527,17 @@ def adopt(
     """
     found = dict(wanted)
     listed: list[Substitution] = []
-    roles = {
-        _role(resource): resource
-        for key, resource in there.items()
-        if key.kind == "role-assignment" and key not in wanted
-    }
+    roles = {_role(r): r for key, r in there.items() if key.kind == "role-assignment"}
     for key, resource in wanted.items():
         other = there.get(key)
         if other is None:
-            if key.kind == "role-assignment" and (held := roles.get(_role(resource))) is not None:
+            if key.kind == "role-assignment":
+                held = roles.setdefault(_role(resource), resource)
+                if held is resource:
+                    continue
+                # Azure refuses a second one, whatever it is called.
                 del found[key]
-                found[held.key] = held
+                found.setdefault(held.key, held)
                 why = "the same principal has the same role there already"
                 listed.append(Substitution(held.key, "", key.name, held.key.name, why))
             elif key.kind == "agent":
@@ -563,6 +564,87 @@ def adopt(
             case _:
                 pass
     return found, tuple(listed)
+
+
+_TWIN = re.compile(r"~[0-9]+$")
+
+
+def twins(
+    wanted: abc.Mapping[Key, Resource], target: abc.Mapping[Key, Resource]
+) -> dict[Key, Resource]:
+    """Give the target with things of one name under the keys that `wanted` has them under.
+
+    What has no name of its own (files, vector stores, assistants) is told apart by age where two
+    are called the same, and what was made again is younger. Which is which goes by what is in
+    them. `wanted` is in logical form, `target` as it was taken. Pure.
+    """
+    found = dict(target)
+    for kind in sorted((k for k in BY_NAME.values() if k.random_id), key=lambda k: _RANKS[k.name]):
+        groups: dict[tuple[tuple[str, ...], str], tuple[list[Key], list[Key]]] = {}
+        for side, resources in enumerate((wanted, found)):
+            for key in sorted(resources):
+                if key.kind == kind.name:
+                    group = (key.path[:-1], _TWIN.sub("", key.name))
+                    groups.setdefault(group, ([], []))[side].append(key)
+        several = {
+            key
+            for ours, theirs in groups.values()
+            if theirs and len({*ours, *theirs}) > 1
+            for key in theirs
+        }
+        if not several:
+            continue
+        plain = logical(found)
+        for ours, theirs in groups.values():
+            if not several.isdisjoint(theirs):
+                named = _paired(wanted, plain, ours, theirs)
+                moved = {named[key]: replace(found[key], key=named[key]) for key in theirs}
+                for key in theirs:
+                    del found[key]
+                found.update(moved)
+    return found
+
+
+def _paired(
+    wanted: abc.Mapping[Key, Resource],
+    there: abc.Mapping[Key, Resource],
+    ours: list[Key],
+    theirs: list[Key],
+) -> dict[Key, Key]:
+    """Say under which key each of theirs goes: one that holds the same, else its own, else any."""
+    found: dict[Key, Key] = {}
+    free = list(ours)
+
+    def same(one: Key, two: Key) -> bool:
+        return _held(wanted[one]) == _held(there[two])
+
+    for key in [*(k for k in theirs if k in wanted and same(k, k)), *theirs]:
+        if key in found:
+            continue
+        fitting = [k for k in free if same(k, key)]
+        if fitting:
+            found[key] = key if key in fitting else fitting[0]
+            free.remove(found[key])
+    for key in theirs:
+        if key not in found:
+            left = [k for k in [key, *free] if k in free] or [
+                k for k in [key, *theirs] if k not in ours and k not in found.values()
+            ]
+            number = 2
+            while not left:
+                name = f"{_TWIN.sub('', key.name)}~{number}"
+                other = Key(key.kind, (*key.path[:-1], name))
+                if other not in ours and other not in found.values():
+                    left = [other]
+                number += 1
+            found[key] = left[0]
+            if left[0] in free:
+                free.remove(left[0])
+    return found
+
+
+def _held(resource: Resource) -> tuple[object, ...]:
+    return canonical(resource.body), tuple((p.name, p.sha256) for p in resource.payloads)
 
 
 def _role(assignment: Resource) -> tuple[object, ...]:

@@ -587,6 +587,7 @@ class _Drafting:
                     if target in creating and not _inside(target, draft.key):
                         draft.needs.add(creating[target])
                 draft.needs |= self._holders(draft.key, creating)
+                draft.needs |= _elder_twin(draft.key, creating)
                 draft.needs |= self._declared(draft, by_account)
                 if draft.key in deleting and not BY_NAME[draft.key.kind].random_id:
                     draft.needs.add(deleting[draft.key])  # the name must be free
@@ -755,6 +756,16 @@ def _inside(key: Key, holder: Key) -> bool:
 
 def _is_default(project: Resource | None) -> bool:
     return project is not None and take_at(project.body, "/properties/isDefault") is True
+
+
+def _elder_twin(key: Key, creating: abc.Mapping[Key, int]) -> set[int]:
+    """What has the same name is told apart by age: made in the order in which it is counted."""
+    base, mark, number = key.name.rpartition("~")
+    if not mark or not number.isdecimal() or not BY_NAME[key.kind].random_id:
+        return set()
+    names = [base, *(f"{base}~{n}" for n in range(2, int(number)))] if int(number) < 1000 else []
+    elder = [Key(key.kind, (*key.path[:-1], name)) for name in names]
+    return {creating[k] for k in elder if k in creating}
 
 
 def _grouped(

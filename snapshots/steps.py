@@ -41,9 +41,11 @@ def token_of(value: object) -> tuple[Key, bool] | None:
     for start, principal in ((_REF, False), (_PRINCIPAL, True)):
         if value.startswith(start):
             try:
-                return Key.parse(value.removeprefix(start)), principal
+                key = Key.parse(value.removeprefix(start))
             except ValueError:
                 return None
+            # What has an id or principal of its own lies in an account; all else is just text.
+            return (key, principal) if len(key.path) >= 3 else None
     return None
 
 

@@ -6,6 +6,7 @@ Every method can be repeated: what is there already is adopted or completed, nev
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,8 +29,9 @@ _V1 = "/openai/v1"
 _CLASSIC = {"api-version": "2025-04-01-preview"}
 _FOUNDRY = {"api-version": "v1"}
 _PATIENCE = 600.0  # seconds until a file or a vector store is processed
-_PAUSE = 1.0  # seconds between two looks
+_PAUSE = 1.0  # seconds between two looks, and between things of one name
 _BATCH = 100  # items of a blocklist in one call
+_TWIN = re.compile(r"~[0-9]+$")  # how a snapshot tells things of one name apart
 
 
 class Cloud(Protocol):
@@ -238,8 +240,8 @@ class Writer:
             if isinstance(value, list):
                 return [walk(inner) for inner in value]
             named = token_of(value)
-            if named is None:
-                return value
+            if named is None or named[0].kind not in BY_NAME:
+                return value  # somebody's own text, whatever it begins with
             key, principal = named
             found = (ids.principals if principal else ids.ids).get(key)
             if found is None:
@@ -274,6 +276,9 @@ class Writer:
             whole = put_at(whole, pointer, value)
         assert isinstance(whole, dict)
         body = self.resolved(kind.write_shape(whole))
+        if before is None and kind.random_id and _TWIN.search(resource.key.name):
+            # Things of one name are told apart by the second in which they were made.
+            self.clock.sleep(_PAUSE)
         match resource.key.kind:
             case "file":
                 return self._file(resource, body, begun=begun)

@@ -70,7 +70,6 @@ _CONNECTION = Fields(
     defaults=(
         Default("properties.sharedUserList", []),
         Default("properties.metadata", {}),
-        Default("properties.isSharedToAll", value=False),
         Default("properties.useWorkspaceManagedIdentity", value=False),
         Default("properties.peRequirement", "NotRequired"),
     ),

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapshots.compare import compare
-from snapshots.mapping import missing_versions, translate
-from snapshots.model import Gap, GapReason, JsonObject, Key, Resource, Snapshot
+from snapshots.mapping import adopt, missing_versions, translate, twins
+from snapshots.model import Gap, GapReason, JsonObject, Key, Payload, Resource, Snapshot
 from snapshots.plan import Context, chosen, plan, settle_conflicts
-from snapshots.steps import AccountPlace, Action, Keep, Mapping, Plan, Step
+from snapshots.steps import AccountPlace, Action, Keep, Mapping, Plan, Step, token, token_of
 
 S = "00000000-0000-0000-0000-000000000001"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -160,3 +160,65 @@ def test_what_is_chosen_by_name_end_or_glob() -> None:
 def test_a_step_reads_back_as_it_was() -> None:
     for step in planned(snapshot({}), snapshot(estate(2))).steps:
         assert Step.from_document(step.document()) == step
+
+
+def file(name: str, id_: str, content: str) -> Resource:
+    body: JsonObject = {"filename": name.partition("~")[0], "bytes": len(content)}
+    payload = Payload("content", content * 64, len(content))
+    return Resource(Key("file", (S, "rg", "a", name)), id_, body, (payload,))
+
+
+def test_things_of_one_name_are_told_apart_by_what_is_in_them() -> None:
+    wanted = {r.key: r for r in (file("x", "1", "a"), file("x~2", "2", "b"))}
+    swapped = {r.key: r for r in (file("x", "8", "b"), file("x~2", "9", "a"))}
+    found = twins(wanted, swapped)
+    assert {key.name: found[key].id for key in found} == {"x": "9", "x~2": "8"}
+    assert all(found[key].key == key for key in found)
+    # The elder one is gone: what is left is the younger, whatever it is called now.
+    left = {r.key: r for r in (file("x", "8", "b"),)}
+    assert {k.name: r.id for k, r in twins(wanted, left).items()} == {"x~2": "8"}
+    # What is neither keeps its name, or gets one that nobody wants.
+    other = {r.key: r for r in (file("x", "7", "c"), file("x~2", "8", "a"), file("x~3", "9", "b"))}
+    assert {k.name: r.id for k, r in twins(wanted, other).items()} == {
+        "x": "8", "x~2": "9", "x~3": "7",
+    }  # fmt: skip
+
+
+@given(st.permutations(["a", "b", "c"]), st.lists(st.sampled_from("abcd"), max_size=5))
+def test_telling_twins_apart_loses_and_doubles_nothing(ours: list[str], theirs: list[str]) -> None:
+    def named(contents: list[str]) -> dict[Key, Resource]:
+        made = [
+            file("x" if n == 0 else f"x~{n + 1}", str(n), content)
+            for n, content in enumerate(contents)
+        ]
+        return {r.key: r for r in made}
+
+    wanted, there = named(ours), named(theirs)
+    found = twins(wanted, there)
+    assert sorted(r.id for r in found.values()) == sorted(r.id for r in there.values())
+    matched = [k for k in found if k in wanted and wanted[k].payloads == found[k].payloads]
+    assert len(matched) == len(set(theirs) & set(ours))
+
+
+def test_text_that_looks_like_a_reference_is_text() -> None:
+    assert token_of("muster-id:a/b c") is None
+    assert token_of("muster-id: read this first") is None
+    key = Key("file", (S, "rg", "a", "x"))
+    assert token_of(token(key)) == (key, False)
+
+
+def test_a_role_that_is_held_already_is_not_given_twice() -> None:
+    def role(subscription: str, name: str) -> Resource:
+        body: JsonObject = {
+            "name": name,
+            "properties": {"principalId": "p", "roleDefinitionId": "/x/r"},
+        }
+        return Resource(Key("role-assignment", (subscription, name)), f"/{name}", body)
+
+    held, moved = role(S, "one"), role(S, "two")
+    for there in ({held.key: held}, {}):
+        found, listed = adopt({held.key: held, moved.key: moved}, there)
+        assert list(found) == [held.key]
+        assert [entry.before for entry in listed] == ["two"]
+    other = replace(moved, key=Key("role-assignment", (S, "rg", "two")))
+    assert len(adopt({held.key: held, other.key: other}, {})[0]) == 2
