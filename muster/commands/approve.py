@@ -54,7 +54,8 @@ def command(
     [audit] four_eyes needs two people: the first approval waits, and the exit code is 2.
     """
     from muster.commands.deciding import chosen, decider, reported, until
-    from muster.report.terminal import plural, text
+    from muster.report.audit_text import text
+    from muster.report.terminal import plural
     from snapshots.audit.approve import Approval, approve, approve_all
     from snapshots.audit.run import approved_state
     from snapshots.ledger import LIVE

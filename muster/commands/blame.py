@@ -21,7 +21,8 @@ def command(invocation: Invocation, key: str) -> int:
     KEY is a key of `muster show`, or enough of its end. Live state as the ledger last kept it.
     """
     from muster.report import documents
-    from muster.report.terminal import iso, moment, table, text, value
+    from muster.report.audit_text import text, value
+    from muster.report.terminal import iso, moment, table
     from snapshots.audit.archive import attribution_document
     from snapshots.audit.history import blame
     from snapshots.ledger import LIVE

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
 from muster.settings import duration
+from snapshots.audit.texts import sound
 from snapshots.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def chosen(findings: tuple[Finding, ...], wanted: tuple[str, ...]) -> tuple[Find
 def decider(given: str | None) -> str:
     """Say who decides: as given, else Git's own identity, else the name of the login."""
     if given and given.strip():
-        return " ".join(given.split())
+        return sound(" ".join(given.split()))
     for name in ("user.email", "user.name"):
         try:
             done = subprocess.run(

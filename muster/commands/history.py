@@ -29,8 +29,8 @@ def command(invocation: Invocation, key: str, limit: int | None) -> int:
     KEY is a key of `muster show`, or enough of its end. It may be gone by now.
     """
     from muster.report import documents
-    from muster.report.audit_text import who_words
-    from muster.report.terminal import moment, text, value
+    from muster.report.audit_text import text, value, who_words
+    from muster.report.terminal import moment
     from snapshots.audit.history import history
     from snapshots.model import ChangeType
 

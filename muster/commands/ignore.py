@@ -34,7 +34,8 @@ def command(
     Without --any-value just this difference is ignored: another value is a new finding.
     """
     from muster.commands.deciding import chosen, decider, reported, until
-    from muster.report.terminal import moment, text
+    from muster.report.audit_text import text
+    from muster.report.terminal import moment
     from snapshots.audit.approve import Approval, ignore
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:

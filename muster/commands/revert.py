@@ -64,9 +64,10 @@ def command(
     from muster.commands.deciding import chosen, decider, latest, reported
     from snapshots.audit.planned import load_plans
     from snapshots.audit.revert import Reader, carry_out, in_the_way, prepare
+    from snapshots.audit.texts import sound
     from snapshots.errors import InputError, RefusedError
 
-    who = decider(by)
+    who, reason = decider(by), sound(reason)
     if act and not reason.strip():
         raise InputError("a revert needs a reason", remedy="add --reason TEXT")
     with Wiring(invocation.settings(), invocation.environment) as wiring:
@@ -129,7 +130,8 @@ def exit_code(prepared: Prepared, done: Reverted | None) -> int:
 
 def show(invocation: Invocation, prepared: Prepared, done: Reverted | None) -> None:
     """Tell people what would be done, or what was."""
-    from muster.report.terminal import plural, text, value
+    from muster.report.audit_text import text, value
+    from muster.report.terminal import plural
 
     for choice in prepared.chosen:
         finding = choice.finding

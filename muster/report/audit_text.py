@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from muster.report.terminal import gap_rows, moment, plural, span, table, text, value
+from muster.report import terminal
+from muster.report.audit_words import cut, gap_name, gap_why, visible
+from muster.report.audit_words import value as whole_value
+from muster.report.terminal import moment, plural, span, table
 from snapshots.audit.report_model import (
     Attribution,
     AuditReport,
@@ -17,7 +20,12 @@ from snapshots.model import ChangeType
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
+    from snapshots.model import Json, Missing
+
+_LONGEST_VALUE = 72
+_LONGEST_LINE = 2_000
 _MOST_PATHS = 12
 _MOST_GAPS = 20
 _MOST_UNKNOWN = 5
@@ -34,6 +42,17 @@ _SIGNS = {
     ChangeType.CHANGED: "~",
     ChangeType.UNKNOWN: "?",
 }
+
+
+def text(words: str, style: str = "") -> Text:
+    """Make one line: nothing in it breaks the line, turns its direction or fills the screen."""
+    return terminal.text(visible(cut(words, _LONGEST_LINE)), style)
+
+
+def value(found: Json | Missing) -> str:
+    """Write one value on one line, cut where it is long."""
+    words = whole_value(found)
+    return words if len(words) <= _LONGEST_VALUE else words[: _LONGEST_VALUE - 1] + "…"
 
 
 def lines(report: AuditReport) -> list[RenderableType]:
@@ -56,10 +75,13 @@ def lines(report: AuditReport) -> list[RenderableType]:
             for risk in report.risks
         ]
     if report.gaps:
-        rows = gap_rows(report.gaps[:_MOST_GAPS])
+        rows = [
+            [cut(gap_name(gap), _LONGEST_LINE), cut(gap_why(gap), _LONGEST_LINE)]
+            for gap in report.gaps[:_MOST_GAPS]
+        ]
         parts += [
             text(f"INCOMPLETE: {plural(len(report.gaps), 'gap')}", "bold red"),
-            table(["unread", "why", "detail"], rows),
+            table(["unread", "why"], rows),
         ]
         if len(report.gaps) > len(rows):
             parts.append(text(f"  and {len(report.gaps) - len(rows)} more: see --format json"))

@@ -27,6 +27,7 @@ from snapshots.audit.report_model import (
     Severity,
 )
 from snapshots.audit.rules import list_identity
+from snapshots.audit.texts import sound
 from snapshots.compare import undo
 from snapshots.errors import InputError, RefusedError
 from snapshots.ledger import BASELINE, Ledger, path_of
@@ -120,7 +121,9 @@ class Approval:
                 f"it would have expired already, at {self.expires:%Y-%m-%d %H:%M}Z",
                 remedy="name a later moment",
             )
-        return self
+        return replace(
+            self, by=sound(self.by), reason=sound(self.reason), ticket=sound(self.ticket)
+        )
 
 
 @dataclass(frozen=True, slots=True)

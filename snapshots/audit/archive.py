@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 import orjson
 
 from snapshots.audit.report_model import Attribution, Confidence, PrincipalKind
+from snapshots.audit.texts import sound_document
 from snapshots.errors import DamagedStoreError
 from snapshots.ledger import EVIDENCE, Ledger
 from snapshots.model import MISSING, ChangeType, Json, JsonObject, Key, Missing, PathChange, pretty
@@ -159,9 +160,9 @@ def keep(
     trailers: Mapping[str, str],
 ) -> str:
     """Keep what an audit learned, as one commit on the evidence branch; give the commit."""
-    files: dict[str, bytes | None] = {STATE: pretty(state.document())}
+    files: dict[str, bytes | None] = {STATE: pretty(sound_document(state.document()))}
     for story in stories:
-        files[story.file] = pretty(story_document(story))
+        files[story.file] = pretty(sound_document(story_document(story)))
     if report is not None:
         files[LATEST] = pretty(report)
     return ledger.put(EVIDENCE, files, message, trailers)

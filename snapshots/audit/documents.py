@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time
 
 import yaml
 
+from snapshots.audit.texts import sound
 from snapshots.errors import InputError
 from snapshots.model import Json
 
@@ -92,7 +93,7 @@ class Node:
         """Give a text that is not empty."""
         if not isinstance(self.yaml, yaml.ScalarNode) or not str(self.yaml.value).strip():
             raise self.fail(f"{self.name} is no text", f"write {_last(self.name)}: some words")
-        return str(self.yaml.value).strip()
+        return _words(self).strip()
 
     def texts(self) -> tuple[str, ...]:
         """Give a list of texts; one text stands for a list of one."""
@@ -197,14 +198,14 @@ def _json(node: Node) -> Json:
     found = node.yaml
     if isinstance(found, yaml.MappingNode):
         return {
-            str(key.value) if isinstance(key, yaml.ScalarNode) else "?": _json(
-                Node(node.file, node.name, value)
-            )
+            _words(Node(node.file, node.name, key))
+            if isinstance(key, yaml.ScalarNode)
+            else "?": _json(Node(node.file, node.name, value))
             for key, value in found.value
         }
     if isinstance(found, yaml.SequenceNode):
         return [_json(Node(node.file, node.name, item)) for item in found.value]
-    words = str(found.value)
+    words = _words(node)
     match found.tag.rsplit(":", 1)[-1]:
         case "null":
             return None
@@ -216,6 +217,16 @@ def _json(node: Node) -> Json:
             return _number(node, words, float)
         case _:
             return words
+
+
+def _words(node: Node) -> str:
+    words = str(node.yaml.value)
+    if sound(words) != words:
+        raise node.fail(
+            f"{node.name} holds half of a surrogate pair",
+            r'write the whole character, like "\U0001F600"',
+        )
+    return words
 
 
 def _number(node: Node, words: str, kind: type[int | float]) -> int | float:

@@ -18,6 +18,7 @@ from snapshots.audit.report_model import (
     RuleHit,
     Severity,
 )
+from snapshots.audit.texts import sound_document
 from snapshots.errors import DamagedStoreError
 from snapshots.model import (
     MISSING,
@@ -33,9 +34,9 @@ from snapshots.model import (
 
 
 def report_document(report: AuditReport) -> JsonObject:
-    """Give a whole report as JSON."""
+    """Give a whole report as JSON, each of its texts such that UTF-8 can hold it."""
     reading = report.reading
-    return {
+    document: JsonObject = {
         "schema": SCHEMA,
         "audit": report.id,
         "estate": report.estate,
@@ -75,6 +76,7 @@ def report_document(report: AuditReport) -> JsonObject:
         "warnings": list(report.warnings),
         "seconds": round(report.seconds, 3),
     }
+    return sound_document(document)
 
 
 def finding_document(finding: Finding) -> JsonObject:

@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ from muster.report.audit_junit import audit_junit
 from muster.report.audit_markdown import LIMIT, audit_markdown
 from muster.report.audit_sarif import audit_sarif, line_of, message
 from snapshots.audit.report_model import AuditReport, Class, PropertyFinding, Severity
+from snapshots.audit.texts import sound
 from snapshots.errors import InputError
 from snapshots.model import (
     MISSING,
@@ -49,10 +51,11 @@ from tests.audit_report_fixtures import (
     report,
 )
 
-OURS = [f for f in ReportFormat if f not in (ReportFormat.TEXT, ReportFormat.JSON)]
+OURS = list(ReportFormat)
 texts = st.lists(
     st.one_of(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+        st.text(st.characters(exclude_categories=[]), max_size=40),
+        st.text(st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zs"]), max_size=12),
         st.text(st.sampled_from("<>&\"'`|[]()!@#=+-*_~\\{}:/\r\n\t \u202e\0awx1."), max_size=40),
         st.sampled_from([text for text in HOSTILE if len(text) < 200]),
     ),
@@ -287,7 +290,26 @@ def html_faults(data: bytes) -> list[str]:
     return wrong
 
 
+def hidden(data: bytes) -> list[str]:
+    """Characters that a terminal would act on, or nobody would see."""
+    lines = data.decode("utf-8").split("\n")
+    return [f"not printable: {line[:80]!r}" for line in lines if not line.isprintable()]
+
+
+def json_faults(data: bytes) -> list[str]:
+    wrong = hidden(data)
+    try:
+        found = orjson.loads(data)  # refuses half of a surrogate pair
+    except orjson.JSONDecodeError as error:
+        return [*wrong, str(error)]
+    if len(found["findings"]) != found["counts"]["findings"]:
+        wrong.append("findings are missing")
+    return wrong
+
+
 FAULTS = {
+    ReportFormat.TEXT: hidden,
+    ReportFormat.JSON: json_faults,
     ReportFormat.HTML: html_faults,
     ReportFormat.MARKDOWN: markdown_faults,
     ReportFormat.SARIF: sarif_faults,
@@ -295,6 +317,8 @@ FAULTS = {
     ReportFormat.CSV: csv_faults,
 }
 PLANTED = {
+    ReportFormat.TEXT: (b"by:", b"by:\x1b[2J"),
+    ReportFormat.JSON: (b'"class"', '"\u202ecl"'.encode()),
     ReportFormat.HTML: (b"</main>", b"<img src=x onerror=1></main>"),
     ReportFormat.MARKDOWN: (b"\n\n", b"\n\nsee @octocat [x](javascript:1) <script>\n\n"),
     ReportFormat.SARIF: (b'"startLine": ', b'"startLine": -'),
@@ -321,6 +345,15 @@ def test_no_text_at_all_gets_out_of_its_place(found: list[str]) -> None:
     made = hostile(found)
     for format_, faults in FAULTS.items():
         assert faults(write(made, format_)) == [], format_
+
+
+@given(texts)
+def test_json_means_what_was_there(found: list[str]) -> None:
+    told = orjson.loads(write(hostile(found), ReportFormat.JSON))["findings"]
+    assert [f["reasons"][0] for f in told] == [sound(text) for text in found]
+    for text in found:
+        whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "ignore") == text
+        assert (sound(text) == text) is whole
 
 
 @pytest.mark.parametrize("format_", OURS)
