@@ -33,6 +33,7 @@ from drills.model import (
     FaultStep,
     Mode,
     ParallelStep,
+    PathPart,
     Phase,
     RunStep,
     StepOutcome,
@@ -842,3 +843,25 @@ def phases_of(
             found.get(Phase.VALIDATED, 0.0), round(max(validated - begun, 0.0), 3)
         )
     return found
+
+
+def path_of(outcomes: Sequence[StepOutcome], begun: float) -> tuple[PathPart, ...]:
+    """Give the critical path: each step from the loss on, of a parallel group its slowest."""
+    found: list[PathPart] = []
+    for outcome in outcomes:
+        inner = next((one for one in outcome.steps if one.critical), None)
+        for one in (outcome, *((inner,) if inner is not None else ())):
+            if one.started_at is None or one.state is not DrillStepState.DONE or not one.critical:
+                continue
+            begins = one.started_at.timestamp() - begun
+            if begins + one.seconds <= 0:
+                continue  # before the loss: preparation, and the loss itself
+            found.append(
+                PathPart(
+                    name=one.name,
+                    phase=one.phase,
+                    begins=round(max(begins, 0.0), 3),
+                    ends=round(begins + one.seconds, 3),
+                )
+            )
+    return tuple(found)

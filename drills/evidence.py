@@ -12,8 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from drills.judge import judge
-from drills.model import DrillResult, Evidence
+from drills.judge import distribution, judge, judge_run
+from drills.model import DrillResult, Estimate, Evidence, Mode
 from drills.verbs import Signer
 from snapshots.errors import (
     ConcurrentError,
@@ -66,6 +66,7 @@ def document_of(
         "checks": [check.document() for check in result.checks],
         "cleanup": result.clean_up.document(),
         "approvals": list(result.approvals),
+        "estimate": result.estimate.document() if result.estimate is not None else None,
         **result.measured.document(),
     }
 
@@ -160,6 +161,38 @@ class EvidenceBook:
         """Give every evidence in the order of the chain."""
         return tuple(_in_order(self._documents(self._ledger.tip(EVIDENCE))))
 
+    def earlier(self, drill: str, mode: Mode) -> tuple[float, ...]:
+        """Give the recovery times of the last ten runs of a drill that measured one."""
+        found: list[float] = []
+        for evidence in self.all():
+            document = evidence.document
+            if document.get("drill") != drill or document.get("mode") != mode:
+                continue
+            took = document.get("rto_seconds")
+            rehearsal = document.get("rehearsal")
+            if isinstance(rehearsal, dict):
+                rto = rehearsal.get("rto")
+                took = rto.get("p50") if isinstance(rto, dict) else None
+            if isinstance(took, int | float) and not isinstance(took, bool):
+                found.append(float(took))
+        return tuple(found[-10:])
+
+    def estimate(self, drill: str) -> Estimate | None:
+        """Give what the newest rehearsal of a drill says of its recovery time."""
+        found: Estimate | None = None
+        for evidence in self.all():
+            document = evidence.document
+            rehearsal = document.get("rehearsal")
+            if document.get("drill") != drill or not isinstance(rehearsal, dict):
+                continue
+            rto, runs = rehearsal.get("rto"), rehearsal.get("runs")
+            half = rto.get("p50") if isinstance(rto, dict) else None
+            most = rto.get("p90") if isinstance(rto, dict) else None
+            if isinstance(half, int | float) and isinstance(most, int | float):
+                count = len(runs) if isinstance(runs, list) else 0
+                found = Estimate(p50=float(half), p90=float(most), runs=count, evidence=evidence.id)
+        return found
+
     def find(self, text: str) -> Evidence:
         """Give the evidence of that id, prefix of an id, or "last". Raises NotFoundError."""
         tip = self._ledger.tip(EVIDENCE)
@@ -253,6 +286,22 @@ def problems_of(evidence: Evidence) -> Iterator[str]:
     found = judge(document)
     if found.verdict.value != document.get("verdict"):
         yield f"what was recorded says {found.verdict}, and not {document.get('verdict')}"
+    yield from _rehearsal_problems(document)
+
+
+def _rehearsal_problems(document: JsonObject) -> Iterator[str]:
+    """Say where a rehearsal's numbers do not follow from its runs."""
+    rehearsal = document.get("rehearsal")
+    if not isinstance(rehearsal, dict):
+        return
+    runs = rehearsal.get("runs")
+    rows: list[Json] = runs if isinstance(runs, list) else []
+    for run in rows:
+        if isinstance(run, dict) and judge_run(document, run).verdict.value != run.get("verdict"):
+            yield f"seed {run.get('seed')}: what was recorded is not {run.get('verdict')}"
+    for name, value in distribution(rows).items():
+        if rehearsal.get(name) != value:
+            yield f"{name} of the rehearsal does not follow from its runs"
 
 
 def _chain_problems(known: Mapping[str, Evidence], evidence: Evidence) -> Iterator[str]:

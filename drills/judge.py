@@ -20,8 +20,29 @@ class Judgement:
     reasons: tuple[str, ...]
 
 
+# What of a run its verdict follows from, and what people want to see of it.
+RUN = (
+    "verdict",
+    "reasons",
+    "interrupted",
+    "mode",
+    "gate",
+    "steps",
+    "checks",
+    "cleanup",
+    "rto_seconds",
+    "rpo_seconds",
+    "phases",
+    "calls",
+)
+_RANGES = 8  # of a histogram
+
+
 def judge(document: Mapping[str, Json]) -> Judgement:
     """Judge the document of an evidence (without believing the verdict that stands in it)."""
+    rehearsal = document.get("rehearsal")
+    if isinstance(rehearsal, dict):
+        return _judge_rehearsal(document, rehearsal)
     mode = _text(document, "mode")
     failed: list[str] = []
     unproved: list[str] = []
@@ -64,6 +85,91 @@ def left_out(step: Mapping[str, Json]) -> bool:
     inputs = step.get("inputs")
     skipped = _text(step, "state") == DrillStepState.SKIPPED
     return skipped and isinstance(inputs, dict) and inputs.get("if_sandbox") is True
+
+
+def judge_run(document: Mapping[str, Json], run: JsonObject) -> Judgement:
+    """Judge one run of a rehearsal, by the objective of the whole."""
+    return judge({**run, "mode": Mode.REHEARSAL.value, "objective": document.get("objective")})
+
+
+def _judge_rehearsal(document: Mapping[str, Json], rehearsal: JsonObject) -> Judgement:
+    """A rehearsal is as good as its worst run, and as whole as the runs it wanted."""
+    runs = _objects(rehearsal, "runs")
+    counts: dict[Verdict, int] = {}
+    why: dict[Verdict, list[str]] = {}
+    for run in runs:
+        found = judge_run(document, run)
+        counts[found.verdict] = counts.get(found.verdict, 0) + 1
+        why.setdefault(found.verdict, []).extend(found.reasons)
+    errors = rehearsal.get("errors")
+    told = [str(error) for error in errors] if isinstance(errors, list) else []
+    wanted = _number(rehearsal.get("runs_wanted"))
+    reasons = [
+        f"{count} of {len(runs)} runs: {verdict.value}"
+        for verdict, count in sorted(counts.items())
+        if verdict is not Verdict.PASSED
+    ]
+    for verdict in (Verdict.FAILED, Verdict.NOT_PROVED, Verdict.INTERRUPTED):
+        reasons += list(dict.fromkeys(why.get(verdict, [])))[:10]
+    if document.get("interrupted") is True:
+        return Judgement(Verdict.INTERRUPTED, ("the rehearsal was interrupted", *reasons))
+    if Verdict.FAILED in counts or Verdict.INTERRUPTED in counts:
+        return Judgement(Verdict.FAILED, (*reasons, *told))
+    if told or Verdict.NOT_PROVED in counts or not runs or wanted != len(runs):
+        short = () if wanted == len(runs) else (f"{len(runs)} of {wanted or 0:.0f} runs were made",)
+        return Judgement(Verdict.NOT_PROVED, (*reasons, *told, *short))
+    return Judgement(Verdict.PASSED, ())
+
+
+def distribution(runs: Sequence[Json]) -> JsonObject:
+    """Count the verdicts of some runs, their recovery times and the steps that failed."""
+    verdicts: dict[str, int] = {verdict.value: 0 for verdict in Verdict}
+    times: list[float] = []
+    failing: dict[str, int] = {}
+    for run in runs:
+        if not isinstance(run, dict):
+            continue
+        verdict = _text(run, "verdict")
+        verdicts[verdict] = verdicts.get(verdict, 0) + 1
+        took = _number(run.get("rto_seconds"))
+        if took is not None:
+            times.append(took)
+        names = {
+            _text(step, "name")
+            for outer in _objects(run, "steps")
+            for step in _with_inner(outer)
+            if _text(step, "state") == DrillStepState.FAILED
+        }
+        for name in sorted(names):
+            failing[name] = failing.get(name, 0) + 1
+    shares = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("max", 1.0))
+    counted: JsonObject = dict(verdicts)
+    return {
+        "verdicts": counted,
+        "rto": {name: round(quantile(times, share), 3) for name, share in shares}
+        if times
+        else None,
+        "histogram": _histogram(times),
+        "failing_steps": dict(failing),
+    }
+
+
+def _histogram(times: Sequence[float]) -> list[Json]:
+    if not times:
+        return []
+    low, high = min(times), max(times)
+    width = (high - low) / _RANGES or 1.0
+    counts = [0] * _RANGES
+    for took in times:
+        counts[min(int((took - low) / width), _RANGES - 1)] += 1
+    return [
+        {
+            "from": round(low + at * width, 3),
+            "to": round(low + (at + 1) * width, 3),
+            "runs": count,
+        }
+        for at, count in enumerate(counts)
+    ]
 
 
 def _weigh(check: JsonObject, when: str, failed: list[str], unproved: list[str]) -> None:

@@ -442,13 +442,44 @@ class CleanUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathPart:
+    """A part of the critical path, in seconds after the loss."""
+
+    name: str
+    phase: Phase | None
+    begins: float
+    ends: float
+
+    def document(self) -> JsonObject:
+        """Give it as evidence keeps it."""
+        phase = self.phase.value if self.phase is not None else None
+        return {"name": self.name, "phase": phase, "begins": self.begins, "ends": self.ends}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What rehearsals said beforehand of the recovery time, in seconds."""
+
+    p50: float
+    p90: float
+    runs: int
+    evidence: str  # id of the rehearsal
+
+    def document(self) -> JsonObject:
+        """Give it as evidence keeps it."""
+        return {"p50": self.p50, "p90": self.p90, "runs": self.runs, "evidence": self.evidence}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What a drill took. Seconds; US dollars."""
 
     rto: float | None = None  # None: it was not brought back
     rpo: float | None = None  # the worst of `rpo_by_class`
     phases: Mapping[Phase, float] = field(default_factory=dict)  # reached after seconds
-    rpo_by_class: Mapping[str, float] = field(default_factory=dict)  # by recovery class
+    # By recovery class; None: what is of it does not come back, whatever the snapshot's age.
+    rpo_by_class: Mapping[str, float | None] = field(default_factory=dict)
+    critical_path: tuple[PathPart, ...] = ()
     calls: int = 0
     cost: float = 0.0  # an estimate
 
@@ -459,6 +490,7 @@ class Measured:
             "rpo_seconds": self.rpo,
             "phases": {phase.value: seconds for phase, seconds in self.phases.items()},
             "rpo_by_class": dict(self.rpo_by_class),
+            "critical_path": [part.document() for part in self.critical_path],
             "calls": self.calls,
             "cost_estimate": self.cost,
         }
@@ -487,6 +519,7 @@ class DrillResult:
     checks: tuple[CheckOutcome, ...] = ()
     clean_up: CleanUp = field(default_factory=lambda: CleanUp(state=CleanUpState.UNKNOWN))
     measured: Measured = field(default_factory=Measured)
+    estimate: Estimate | None = None
     approvals: tuple[str, ...] = ()  # "who: what"
 
 

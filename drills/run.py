@@ -6,12 +6,12 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from drills import journal as journals
 from drills import own
-from drills.doing import Running, StoppedError, do, phases_of, short, skipped
+from drills.doing import Running, StoppedError, do, path_of, phases_of, short, skipped
 from drills.evidence import EvidenceBook, document_of
 from drills.journal import RunJournal
 from drills.judge import compared, judge, left_out
@@ -31,11 +31,13 @@ from drills.model import (
     DrillScope,
     DrillStep,
     DrillStepState,
+    Estimate,
     Evidence,
     FaultStep,
     Measured,
     Mode,
     Objective,
+    PathPart,
     Phase,
     StepOutcome,
     TargetKind,
@@ -107,7 +109,12 @@ def run(drill: Drill, equipment: Equipment, options: Options) -> Ran:
         )
     for declaration in (*drill.gate, *drill.checks):
         maker(equipment)(declaration)
-    return _Run(drill, equipment, options).run()
+    running = _Run(drill, equipment, options)
+    if options.mode is not Mode.REAL:
+        return running.run()
+    # Twice the limit: clean-up may take as long again.
+    with equipment.busy(f"drill {drill.name}", timedelta(seconds=2 * drill.limit)):
+        return running.run()
 
 
 def _needed(drill: Drill) -> frozenset[str]:
@@ -127,6 +134,7 @@ class _Run:
         self.id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self.gate: list[CheckOutcome] = []
         self.steps: list[StepOutcome] = []
+        self.calls = equipment.cloud.calls.snapshot().made
         self.checks: list[CheckOutcome] = []
         self.interrupted = False
         self.lost_at: float | None = None
@@ -154,7 +162,6 @@ class _Run:
             "drill": drill.name,
             "file": str(drill.file),
             "text": drill.text,
-            "parameters": drill.parameters,
             "parameters": drill.parameters,
             "mode": self.options.mode.value,
             "seed": self.options.seed,
@@ -387,14 +394,11 @@ class _Run:
             approvals=tuple(running.approvals),
             measured=self._measured(running),
         )
-        earlier = [
-            float(rto)
-            for e in book.all()
-            if e.document.get("drill") == drill.name
-            and e.document.get("mode") == self.options.mode
-            and isinstance(rto := e.document.get("rto_seconds"), int | float)
-        ]
-        result = replace(result, findings=compared(result.measured.rto, earlier[-10:]))
+        estimate = book.estimate(drill.name) if self.options.mode is Mode.REAL else None
+        earlier = book.earlier(drill.name, self.options.mode)
+        result = replace(
+            result, estimate=estimate, findings=findings(result, drill, estimate, earlier)
+        )
         return _judged(result, equipment, interrupted=self.interrupted)
 
     def _measured(self, running: Running) -> Measured:
@@ -408,21 +412,60 @@ class _Run:
             and all(c.state is CheckState.PASSED for c in self.checks)
         )
         rto = round(max(phases.values()), 3) if whole and phases else None
-        by_class: dict[str, float] = {}
+        by_class: dict[str, float | None] = {}
         if running.source is not None and running.source.id:
-            age = max(begun - running.source.taken_at.timestamp(), 0.0)
-            by_class = {name: round(age, 3) for name in own.recovery_class(running.source)}
+            age = round(max(begun - running.source.taken_at.timestamp(), 0.0), 3)
+            by_class = {
+                name: None if name in _GONE else age
+                for name in sorted(own.recovery_class(running.source))
+            }
+        ages = [age for age in by_class.values() if age is not None]
         hours = (running.seconds() - self.started.timestamp()) / 3600
+        path = path_of(self.steps, begun)
+        if self.validated is not None and self.checks:
+            last = max((part.ends for part in path), default=0.0)
+            ends = round(max(self.validated - begun, 0.0), 3)
+            part = PathPart(
+                name=f"{len(self.checks)} checks",
+                phase=Phase.VALIDATED,
+                begins=min(last, ends),
+                ends=ends,
+            )
+            path = (*path, part)
         return Measured(
             rto=rto,
-            rpo=max(by_class.values()) if by_class else None,
+            rpo=max(ages) if ages else None,
             phases=phases,
             rpo_by_class=by_class,
-            calls=sum(s.calls for s in self.steps),
+            critical_path=path,
+            calls=self.equipment.cloud.calls.snapshot().made - self.calls,
             cost=round(hours * PTU_HOUR * _provisioned(running.expected), 4)
             if self._billed
             else 0.0,
         )
+
+
+# What of a snapshot does not come back, however young it is.
+_GONE = frozenset({"recorded", "lost"})
+
+
+def findings(
+    result: DrillResult, drill: Drill, estimate: Estimate | None, earlier: Sequence[float]
+) -> tuple[str, ...]:
+    """Say what is worth knowing beside the verdict: slower than before, slower than rehearsed."""
+    measured = result.measured
+    found = list(compared(measured.rto, earlier))
+    if estimate is not None and measured.rto is not None and measured.rto > 1.5 * estimate.p90:
+        found.append(
+            f"slower than rehearsed: {measured.rto:.1f} s, {estimate.runs} rehearsals said "
+            f"{estimate.p50:.1f} s (nine in ten below {estimate.p90:.1f} s)"
+        )
+    if measured.cost > drill.cost_ceiling:
+        found.append(
+            f"over its ceiling: about {measured.cost:.2f} US dollars, "
+            f"{drill.cost_ceiling:.2f} were allowed"
+        )
+    return tuple(found)
 
 
 def _home(drill: Drill, equipment: Equipment, options: Options, region: str) -> str:
@@ -588,14 +631,15 @@ def _swept(written: journals.Written, drill: Drill, equipment: Equipment) -> Cle
     if forced:
         regions.declare_down(primary, "its drill was forced")
     try:
-        return Sweeper(equipment).sweep(written.undo)
+        with equipment.busy(f"clean-up of drill {drill.name}", timedelta(hours=1)):
+            return Sweeper(equipment).sweep(written.undo)
     finally:
         if forced:
             regions.up(primary)
 
 
-def kept_runs(equipment: Equipment) -> tuple[str, ...]:
-    """Give the ids of runs that are not cleaned up yet, oldest first."""
+def unsettled(equipment: Equipment) -> tuple[str, ...]:
+    """Give the ids of runs that are not cleaned up yet, oldest first; some may still run."""
     return tuple(path.stem for path in journals.unfinished(equipment.state))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -157,6 +159,10 @@ def _silent(_text: str) -> None:
     return
 
 
+def _unmarked(_what: str, _expires: timedelta) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equipment:
     """Everything a drill works with, handed in."""
@@ -181,6 +187,8 @@ class Equipment:
     signer: Signer | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     tell: Callable[[str], None] = _silent
+    # Marks the estate as busy for the time of a block: nothing is reverted under a drill.
+    busy: Callable[[str, timedelta], AbstractContextManager[object]] = _unmarked
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @property

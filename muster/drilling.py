@@ -35,8 +35,8 @@ from snapshots.errors import (
     StoreError,
 )
 from snapshots.model import Json, JsonObject, Key, Snapshot
-from snapshots.steps import IdMap, StepState
 from snapshots.steps import Mapping as Substitutions
+from snapshots.steps import StepState
 
 if TYPE_CHECKING:
     from snapshots.apply import Happened
@@ -55,6 +55,11 @@ _MADE_UP = "made up for a drill: it opens nothing"
 _TRIAL = "muster-proof-"  # deployments that a replication proves models with
 _DEPLOYMENT = {"api-version": "2025-09-01"}
 _SHOWN = 50  # keys of one sort in evidence
+
+
+def made_up(_reference: str) -> str:
+    """Give what stands for every secret in a target that is a drill's own, or a twin."""
+    return _MADE_UP
 
 
 class EngineVerbs:
@@ -142,7 +147,7 @@ class EngineVerbs:
         return _restored(done, planned.found)
 
     def _secret(self, reference: str) -> str:
-        return _MADE_UP if reference == PLACEHOLDER else self._wiring.secret(reference)
+        return made_up(reference) if reference == PLACEHOLDER else self._wiring.secret(reference)
 
     def _announcing(self, act: Act) -> Records:
         return self._wiring.records().announcing(
@@ -163,41 +168,31 @@ class EngineVerbs:
                 f"{source.gaps[0].key}: {source.gaps[0].detail}",
                 remedy="a replication needs the whole primary; see `muster doctor`",
             )
-        replicator = replicator_for(wiring, pair, say=act.tell if act else lambda _words: None)
+        replicator = replicator_for(wiring, pair)
         if self._made_up:
             replicator.secrets = {"*": PLACEHOLDER}
             replicator.tools = replace(replicator.tools, secret=self._secret)
         made = replicator.prepare(source)
-        planned = _planned(made.prepared, (), extra=len(made.steps))
+        planned = _planned(made.prepared, ())
         if act is None:
             return planned
         for choice in made.choices:
             if not choice.done and choice.way is not None:
                 act.leave(self._models(choice.model.target_account, choice.model.target.name))
-        done = replicator.run(made, self._announcing(act), tell=_heard(act))
-        steps = len(made.prepared.plan.steps) + len(made.steps)
-        left = [f"{s.key}: {s.error or s.state}" for s in done.steps if s.state != "done"]
+        done = replicator.run(made, self._announcing(act), stop=act.stop, tell=_heard(act))
+        if done.restored is None:
+            found = replace(planned, detail="in step: nothing to do")
+        else:
+            found = _restored(done.restored, planned.found)
+        left = list(found.remaining)
         left += [
-            f"{r.source}: {r.detail}"
-            for r in done.known.replicas
-            if r.state.value == "missing" and r.source in {c.model.deployment.key for c in
-            made.choices if c.way is None}
-        ]  # fmt: skip
-        record = ""
-        ids = IdMap()
-        if done.restored is not None:
-            restored = _restored(done.restored, planned.found)
-            left += restored.remaining
-            record, ids = restored.record, restored.ids
-        words = f"{steps} steps" if steps else "in step: nothing to do"
-        return replace(
-            planned,
-            steps=steps,
-            detail=f"{words}, record {record}" if record else words,
-            record=record,
-            ids=ids,
-            remaining=tuple(left),
-        )
+            f"{choice.model.deployment.key}: no way is left: {'; '.join(choice.refused)}"
+            for choice in made.choices
+            if choice.way is None
+        ]
+        if not done.complete and not left:
+            left = ["the replication is not complete: see `muster replicate`"]
+        return replace(found, remaining=tuple(left))
 
     def _models(self, account: str, name: str) -> JsonObject:
         """What takes a model's deployment back: made, or another one than before."""
@@ -226,7 +221,7 @@ class EngineVerbs:
         """Undo what `Act.leave` was told, and look whether everything is as it was before."""
         if item.get("undo") == "models":
             return self._models_back(item)
-        return take_record_back(self._wiring, str(item.get("record")))
+        return take_record_back(self._wiring, str(item.get("record")), self._secret)
 
     def _models_back(self, item: JsonObject) -> TakenBack:
         account, name, before = str(item.get("account")), str(item.get("name")), item.get("before")
@@ -324,7 +319,7 @@ def _heard(act: Act) -> Callable[[Happened], None]:
     return heard
 
 
-def _planned(prepared: Prepared, closed: Sequence[GateResult], *, extra: int = 0) -> Restored:
+def _planned(prepared: Prepared, closed: Sequence[GateResult]) -> Restored:
     """Say what a plan would do, and what would be lost: the loss statement of a way back."""
     plan = prepared.plan
     by_action: dict[str, list[str]] = {}
@@ -333,9 +328,7 @@ def _planned(prepared: Prepared, closed: Sequence[GateResult], *, extra: int = 0
     extra_keys = [str(key) for key in plan.extra]
     lost = [f"{item.key}: {item.sentence}" for item in plan.not_restorable]
     counts = [f"{len(keys)} {action}" for action, keys in sorted(by_action.items())]
-    if extra:
-        counts.append(f"{extra} for models")
-    count = len(plan.steps) + extra
+    count = len(plan.steps)
     words = f"{count} steps" + (f" ({', '.join(counts)})" if counts else "")
     words += f", {len(lost)} cannot come back" if lost else ""
     words += f", {len(plan.unknown)} are not known" if plan.unknown else ""
@@ -546,4 +539,5 @@ def equipment(
         signer=GitSigner(ledger.path),
         versions=versions(),
         tell=tell,
+        busy=lambda what, expires: wiring.busy().hold(what, expires=expires),
     )

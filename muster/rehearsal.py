@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 
-from drills.judge import quantile
-from drills.model import Drill, DrillStepState, Mode, Verdict
+from drills.evidence import EvidenceBook, GitSigner, document_of
+from drills.judge import RUN, compared, distribution, judge
+from drills.model import CleanUp, CleanUpState, Drill, DrillResult, Evidence, Mode, Verdict
 from drills.run import Options, Ran
 from drills.run import run as run_drill
+from muster import __version__
 from muster.commands.init import read_ready
-from muster.commands.snapshot import keep_snapshot
-from muster.drilling import SandboxControl, equipment
+from muster.drilling import SandboxControl, equipment, found_ledger, versions
 from muster.invocation import Invocation
 from muster.settings import (
     CredentialKind,
@@ -29,15 +33,20 @@ from muster.settings import (
     LedgerSettings,
     PairSettings,
     ScopeSettings,
+    SecretSettings,
     Settings,
-    SnapshotSettings,
     VaultSettings,
     quote,
     write_private,
 )
+from muster.twin import PRINCIPAL, apply_to, customers, estate_of, lend
+from muster.verbs.snapshot import keep_snapshot
 from muster.wiring import Wiring
-from snapshots.errors import MusterError, RefusedError
-from snapshots.model import Json, JsonObject
+from snapshots import replication
+from snapshots.errors import MusterError, NotFoundError, RefusedError
+from snapshots.model import Json, JsonObject, Snapshot
+from snapshots.steps import Mapping as Substitutions
+from snapshots.vault import Vault
 
 PATIENCE = 90.0  # seconds until the sandbox must serve
 _STOP = 15.0  # seconds for its clean end
@@ -51,7 +60,8 @@ class Plan:
     seed: int
     fault_rate: float
     time_scale: float  # sandbox seconds in a real one
-    estate: str  # what the sandbox holds: demo, empty, or a file
+    estate: str = ""  # what the sandbox holds: demo, empty, or a file; "": the snapshot
+    snapshot: str = ""  # of the ledger; "": the newest
 
 
 class ScaledClock:
@@ -81,25 +91,38 @@ class Rehearsal:
     runs: tuple[Ran, ...]
     seconds: float
     errors: tuple[str, ...] = ()
-    failing: dict[str, int] = field(default_factory=dict)
+    snapshot: str = ""  # that was applied to the twin
+    lacks: tuple[str, ...] = ()  # what the twin has not of it
+    evidence: Evidence | None = None
 
     @property
     def all_passed(self) -> bool:
         """Whether every run proved the way back."""
-        return not self.errors and all(r.result.verdict is Verdict.PASSED for r in self.runs)
+        whole = len(self.runs) == self.plan.runs
+        return whole and not self.errors and all(
+            r.result.verdict is Verdict.PASSED for r in self.runs
+        )  # fmt: skip
 
-    def times(self) -> list[float]:
-        """Give the measured RTOs."""
-        return [r.result.measured.rto for r in self.runs if r.result.measured.rto is not None]
+    def section(self) -> JsonObject:
+        """Give what evidence keeps of it: each run with all that its verdict follows from."""
+        runs: list[Json] = [
+            {"seed": ran.result.seed, **{name: ran.evidence.document.get(name) for name in RUN}}
+            for ran in self.runs
+        ]
+        return {
+            "runs_wanted": self.plan.runs,
+            "runs": runs,
+            "errors": list(self.errors),
+            "fault_rate": self.plan.fault_rate,
+            "time_scale": self.plan.time_scale,
+            "seconds": round(self.seconds, 1),
+            "lacks": list(self.lacks),
+            **distribution(runs),
+        }
 
     def document(self) -> JsonObject:
         """Give it as JSON."""
-        times = self.times()
-        verdicts: JsonObject = {v.value: 0 for v in Verdict}
-        for ran in self.runs:
-            count = verdicts[ran.result.verdict.value]
-            verdicts[ran.result.verdict.value] = (count if isinstance(count, int) else 0) + 1
-        shares = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("max", 1.0))
+        section = self.section()
         runs: list[Json] = [
             {
                 "seed": ran.result.seed,
@@ -107,76 +130,263 @@ class Rehearsal:
                 "reasons": list(ran.result.reasons),
                 "rto_seconds": ran.result.measured.rto,
                 "cleanup": ran.result.clean_up.state.value,
-                "evidence": ran.evidence.id,
             }
             for ran in self.runs
         ]
+        known = self.evidence
         return {
             "drill": self.drill.name,
+            "snapshot": self.snapshot or None,
+            "verdict": known.document.get("verdict") if known is not None else None,
             "rehearsals": len(self.runs),
-            "verdicts": verdicts,
-            "rto": {n: round(quantile(times, s), 3) for n, s in shares} if times else None,
             "objective_seconds": self.drill.objective.rto,
-            "failing_steps": dict(self.failing),
+            **{name: section[name] for name in _SHOWN},
+            "lacks": list(self.lacks),
             "errors": list(self.errors),
             "fault_rate": self.plan.fault_rate,
             "seconds": round(self.seconds, 1),
             "runs": runs,
+            "evidence": {"id": known.id, "hash": known.hash} if known is not None else None,
         }
 
     def lines(self) -> list[str]:
         """Give it for people."""
         found = self.document()
-        rto = found["rto"]
         lines = [f"{self.drill.title}: {len(self.runs)} rehearsals in {self.seconds:.0f} s"]
+        if self.snapshot:
+            lines.append(f"  in a twin of snapshot {self.snapshot[:12]}")
         verdicts = found["verdicts"]
         if isinstance(verdicts, dict):
             lines.append("  " + ", ".join(f"{n} {word}" for word, n in verdicts.items() if n))
+        rto = found["rto"]
         if isinstance(rto, dict):
-            lines.append("  RTO " + ", ".join(f"{name} {value} s" for name, value in rto.items()))
-        lines += [f"  failing: {name} ({n} times)" for name, n in self.failing.items()]
+            words = ", ".join(f"{name} {value} s" for name, value in rto.items())
+            promised = self.drill.objective.rto
+            lines.append(f"  RTO {words}" + (f" (promised {promised:.0f} s)" if promised else ""))
+            lines += [f"    {line}" for line in bars(found["histogram"])]
+        failing = found["failing_steps"]
+        for name, count in failing.items() if isinstance(failing, dict) else ():
+            lines.append(f"  failing: {name} ({count} of {len(self.runs)} runs)")
         seen = {reason for ran in self.runs for reason in ran.result.reasons}
-        lines += [f"  {reason}" for reason in sorted(seen)]
-        return [*lines, *(f"  error: {error}" for error in self.errors)]
+        lines += [f"  {reason}" for reason in sorted(seen)[:12]]
+        if self.lacks:
+            lines.append(f"  the twin lacks {len(self.lacks)} resources of the snapshot:")
+            lines += [f"    {words}" for words in self.lacks[:8]]
+        lines += [f"  error: {error}" for error in self.errors]
+        if self.evidence is not None:
+            lines.append(f"evidence: {self.evidence.id}  {self.evidence.hash}")
+        return lines
 
 
-def rehearse(drill: Drill, plan: Plan, invocation: Invocation) -> Rehearsal:
-    """Run the drill `plan.runs` times, each from the same state with another seed."""
-    begun = time.monotonic()
-    ran: list[Ran] = []
-    errors: list[str] = []
-    failing: dict[str, int] = {}
+_SHOWN = ("verdicts", "rto", "histogram", "failing_steps")
+
+
+def bars(histogram: Json) -> list[str]:
+    """Draw a histogram with letters, one line for each range that holds something."""
+    rows = (
+        [row for row in histogram if isinstance(row, dict)] if isinstance(histogram, list) else []
+    )
+    most = max((n for r in rows if isinstance(n := r.get("runs"), int)), default=0)
+    lines: list[str] = []
+    for row in rows:
+        count = row.get("runs")
+        if isinstance(count, int) and count:
+            low, high = row.get("from"), row.get("to")
+            bar = "#" * max(1, round(30 * count / most))
+            lines.append(f"{low:>9} to {high:>9} s  {bar} {count}")
+    return lines
+
+
+def rehearse(drill: Drill, plan: Plan, real: Wiring, invocation: Invocation) -> Rehearsal:
+    """Run the drill `plan.runs` times, each from the same state with another seed.
+
+    The twin is a sandbox with a snapshot of the real ledger applied to it, or with the estate that
+    the plan names. Nothing of the real estate is called; the evidence of the whole is kept in the
+    real ledger and vault. Ctrl-C ends after the run in hand, and that is evidence, too.
+    """
+    begun, started = time.monotonic(), real.clock.now()
     folder = Path(tempfile.mkdtemp(prefix="muster-rehearsal-"))
+    snapshot = Snapshot(real.settings.estate.name, started, __version__, {})
+    if not plan.estate:
+        ledger = found_ledger(real, invocation.say)
+        snapshot = ledger.load(ledger.resolve(plan.snapshot)) if plan.snapshot else ledger.load()
+    runs = _Runs(drill, plan, real, invocation, snapshot)
     try:
-        with _sandbox(folder, plan) as ready:
-            control = SandboxControl.of(ready)
-            settings = _settings(folder, ready, drill)
-            clock = ScaledClock(plan.time_scale)
-            with Wiring(settings, invocation.environment, clock=clock) as wiring:
-                quiet = replace(invocation, quiet=True)
-                keep_snapshot(wiring, quiet, content=True, reference=False)
-                dump = control.send("GET", "dump")
-                tools = equipment(wiring, faults=control, tell=None)
-                for number in range(plan.runs):
-                    seed = plan.seed + number
-                    invocation.say(f"rehearsal {number + 1} of {plan.runs} (seed {seed})")
-                    control.send("POST", "load", dump)
-                    control.send("DELETE", "faults")
-                    for rule in faults_of(seed, plan.fault_rate):
-                        control.add(rule)
-                    try:
-                        one = run_drill(drill, tools, Options(mode=Mode.REHEARSAL, seed=seed))
-                    except MusterError as error:
-                        errors.append(f"seed {seed}: {error.what}")
-                        continue
-                    ran.append(one)
-                    for step in one.result.steps:
-                        if step.state is DrillStepState.FAILED:
-                            failing[step.name] = failing.get(step.name, 0) + 1
+        estate = plan.estate
+        if not estate:
+            file = folder / "estate.yaml"
+            vault = real.vault()
+            file.write_text(estate_of(snapshot, lambda sha: _payload(vault, sha)), "utf-8")
+            estate = str(file)
+        with _sandbox(folder, plan, estate) as ready:
+            runs.go(folder, ready)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    seconds = time.monotonic() - begun
-    return Rehearsal(drill, plan, tuple(ran), seconds, tuple(errors), failing)
+    found = Rehearsal(
+        drill,
+        plan,
+        tuple(runs.ran),
+        time.monotonic() - begun,
+        tuple(runs.errors),
+        snapshot.id,
+        runs.lacks,
+    )
+    return replace(found, evidence=_kept(found, real, started, interrupted=runs.interrupted))
+
+
+def _payload(vault: Vault, sha256: str) -> bytes | None:
+    try:
+        return b"".join(vault.read(sha256))
+    except MusterError:
+        return None
+
+
+class _Runs:
+    """The runs of one rehearsal, in one sandbox."""
+
+    def __init__(
+        self, drill: Drill, plan: Plan, real: Wiring, invocation: Invocation, snapshot: Snapshot
+    ) -> None:
+        self.drill = drill
+        self.plan = plan
+        self.real = real
+        self.invocation = invocation
+        self.snapshot = snapshot
+        self.ran: list[Ran] = []
+        self.errors: list[str] = []
+        self.lacks: tuple[str, ...] = ()
+        self.interrupted = False
+
+    def go(self, folder: Path, ready: Path) -> None:
+        """Prepare the twin once, then run from its dump with each seed."""
+        plan, drill, say = self.plan, self.drill, self.invocation.say
+        control = SandboxControl.of(ready)
+        settings = self._settings(folder, ready)
+        with Wiring(
+            settings, self.invocation.environment, clock=ScaledClock(plan.time_scale)
+        ) as wiring:
+            if not plan.estate:
+                say("making a twin of the snapshot")
+                self._apply(wiring, control)
+            keep_snapshot(wiring, content=True, reference=False)
+            self._registry(wiring)
+            dump = control.send("GET", "dump")
+            tools = equipment(
+                wiring, faults=control, primary=drill.scope.primary, made_up=True, tell=None
+            )
+            for number in range(plan.runs):
+                seed = plan.seed + number
+                say(f"rehearsal {number + 1} of {plan.runs} (seed {seed})")
+                control.send("POST", "load", dump)
+                for rule in faults_of(seed, plan.fault_rate):
+                    control.add(rule)
+                try:
+                    one = run_drill(drill, tools, Options(mode=Mode.REHEARSAL, seed=seed))
+                except MusterError as error:
+                    self.errors.append(f"seed {seed}: {error.what}")
+                    continue
+                self.ran.append(one)
+                if one.result.verdict is Verdict.INTERRUPTED and not _timed_out(one):
+                    self.interrupted = True
+                    return
+
+    def _apply(self, wiring: Wiring, control: SandboxControl) -> None:
+        wiring.ledger(create=True)
+        wiring.vault().prepare()
+        lend(self.snapshot, self.real.vault(), wiring.vault())
+        document = control.send("GET", "dump")
+        if isinstance(document, dict):
+            document["items"] = [*document["items"], *customers(self.snapshot)]
+            control.send("POST", "load", document)
+        applied = apply_to(wiring, self.snapshot, self.invocation.say)
+        self.lacks = applied.lacks
+
+    def _registry(self, wiring: Wiring) -> None:
+        """Let the twin know what was replicated, as the real ledger knows it."""
+        if self.plan.estate:
+            return
+        for pair in wiring.settings.estate.pairs:
+            known = replication.read(self.real.ledger(), pair.primary, pair.standby)
+            if known.replicas:
+                replication.write(wiring.ledger(), known, "as the real ledger has it")
+
+    def _settings(self, folder: Path, ready: Path) -> Settings:
+        """Make a configuration for the twin: of the real one it has the pairs and the scopes."""
+        twin = not self.plan.estate
+        found = read_ready(ready, PRINCIPAL if twin else "")
+        secret = folder / "principal.toml"
+        write_private(
+            secret,
+            f"client_id = {quote(found.client_id)}\nclient_secret = {quote(found.client_secret)}\n",
+        )
+        real, scope = self.real.settings, self.drill.scope
+        primary = scope.primary or "swedencentral"
+        pairs = real.estate.pairs if twin else ()
+        return replace(
+            real,
+            file=folder / "muster.toml",
+            estate=EstateSettings(
+                real.estate.name if twin else "rehearsal",
+                real.estate.scopes
+                if twin
+                else tuple(ScopeSettings(s) for s in found.subscriptions),
+                found.url,
+                found.tenant,
+                found.ca,
+                pairs or (PairSettings(primary, scope.standby or "eastus2"),),
+            ),
+            ledger=LedgerSettings(folder / "ledger.git"),
+            vault=VaultSettings(str(folder / "vault")),
+            snapshot=replace(real.snapshot, reference=False),
+            secrets=SecretSettings(),
+            credential=CredentialSettings(CredentialKind.ENVIRONMENT, secret_file=secret),
+        )
+
+
+def _timed_out(ran: Ran) -> bool:
+    return any("longer than its limit" in step.detail for step in ran.result.steps)
+
+
+def _kept(
+    found: Rehearsal, real: Wiring, started: datetime, *, interrupted: bool
+) -> Evidence | None:
+    """Keep the evidence of the whole in the real ledger; None where there is none to keep it in."""
+    try:
+        ledger = real.ledger()
+    except NotFoundError:
+        return None  # an estate of the sandbox's own was rehearsed, and nothing else is there
+    last = found.runs[-1].result if found.runs else None
+    now = real.clock.now()
+    result = DrillResult(
+        id=f"{started:%Y%m%dT%H%M%SZ}-{token_hex(3)}",
+        drill=found.drill,
+        mode=Mode.REHEARSAL,
+        seed=found.plan.seed,
+        estate=real.settings.estate.name,
+        version=__version__,
+        started_at=started,
+        finished_at=now,
+        verdict=Verdict.NOT_PROVED,
+        snapshot=found.snapshot,
+        mapping=last.mapping if last is not None else Substitutions(),
+        target=f"a twin of {found.plan.estate or 'the snapshot'}",
+        clean_up=CleanUp(
+            state=CleanUpState.CLEAN, proof=("the twin's process has ended, its folder is gone",)
+        ),
+    )
+    section = found.section()
+    document = document_of(result, interrupted=interrupted, versions=versions())
+    document["rehearsal"] = section
+    rto = section.get("rto")
+    document["rto_seconds"] = rto.get("p90") if isinstance(rto, dict) else None
+    document["calls"] = sum(r.result.measured.calls for r in found.runs)
+    judged = judge(document)
+    document["verdict"], document["reasons"] = judged.verdict.value, list(judged.reasons)
+    book = EvidenceBook(ledger, real.vault())
+    earlier = book.earlier(found.drill.name, Mode.REHEARSAL)
+    if isinstance(rto, dict) and isinstance(value := rto.get("p50"), int | float):
+        document["findings"] = list(compared(float(value), earlier))
+    return book.keep(document, GitSigner(ledger.path))
 
 
 def faults_of(seed: int, rate: float) -> list[JsonObject]:
@@ -194,15 +404,20 @@ def faults_of(seed: int, rate: float) -> list[JsonObject]:
 
 
 @contextmanager
-def _sandbox(folder: Path, plan: Plan) -> Iterator[Path]:
+def _sandbox(folder: Path, plan: Plan, estate: str) -> Iterator[Path]:
     """Start a sandbox as a process of its own, and end it whatever happens."""
     ready, log = folder / "ready.json", folder / "sandbox.log"
     command = [sys.executable, "-m", "drills.sandbox", "--state", str(folder / "azure")]
-    command += ["--ready-file", str(ready), "--no-blob", "--estate", plan.estate]
+    command += ["--ready-file", str(ready), "--no-blob", "--estate", estate]
     command += ["--seed", str(plan.seed), "--time-scale", str(plan.time_scale)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            preexec_fn=_end_with_us if sys.platform == "linux" else None,  # noqa: PLW1509
         )
     try:
         deadline = time.monotonic() + PATIENCE
@@ -222,27 +437,6 @@ def _sandbox(folder: Path, plan: Plan) -> Iterator[Path]:
                 process.wait(_STOP)
 
 
-def _settings(folder: Path, ready: Path, drill: Drill) -> Settings:
-    """Make a configuration for the sandbox: nothing of the real one is in it."""
-    found = read_ready(ready)
-    secret = folder / "principal.toml"
-    write_private(
-        secret,
-        f"client_id = {quote(found.client_id)}\nclient_secret = {quote(found.client_secret)}\n",
-    )
-    primary = drill.scope.primary or "swedencentral"
-    return Settings(
-        file=folder / "muster.toml",
-        estate=EstateSettings(
-            "rehearsal",
-            tuple(ScopeSettings(s) for s in found.subscriptions),
-            found.url,
-            found.tenant,
-            found.ca,
-            (PairSettings(primary, drill.scope.standby or "eastus2"),),
-        ),
-        ledger=LedgerSettings(folder / "ledger.git"),
-        vault=VaultSettings(str(folder / "vault")),
-        snapshot=SnapshotSettings(reference=False),
-        credential=CredentialSettings(CredentialKind.ENVIRONMENT, secret_file=secret),
-    )
+def _end_with_us() -> None:
+    """Have the kernel end the sandbox when we are killed: it would serve for ever."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, linux/prctl.h

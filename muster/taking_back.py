@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drills.verbs import TakenBack
 from muster import __version__
+from muster.verbs.replicate import tools_for
 from muster.wiring import Wiring
 from snapshots.cloud.place import Place, Plane
 from snapshots.errors import MusterError, NotFoundError
@@ -21,12 +22,12 @@ _ACCOUNTS = {"api-version": "2025-09-01"}
 _SHOWN = 10  # names in one line
 
 
-def take_record_back(wiring: Wiring, id_: str) -> TakenBack:
+def take_record_back(wiring: Wiring, id_: str, secret: Callable[[str], str]) -> TakenBack:
     """Undo a record, last step first, then look at the target: it must be as it was before.
 
     What an interrupted step made under an id that nobody wrote down is found by its name and
-    deleted, too. Doing it twice is doing it once. Raises MusterError when the record cannot be
-    read, or the target not be looked at.
+    deleted, too. Doing it twice is doing it once. `secret` answers references. Raises MusterError
+    when the record cannot be read, or the target not be looked at.
     """
     from snapshots.apply import to_undo
     from snapshots.restore import take_back
@@ -44,7 +45,8 @@ def take_record_back(wiring: Wiring, id_: str) -> TakenBack:
     removed: list[str] = []
     if touched:
         threads = wiring.settings.restore.threads
-        record = take_back(wiring.restore_tools(), records, id_, threads=threads)
+        tools = replace(tools_for(wiring, record), secret=secret)
+        record = take_back(tools, records, id_, threads=threads)
         for step in touched:
             last = record.last(step.id)
             if last is not None and last.state is StepState.UNDONE:

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 import click
 
 from muster.invocation import Command, Exit, Invocation, described, safe, shared_options
-from muster.verbs.drill import SCHEMA, document_of, exit_code, read_drill
+from muster.verbs.drill import SCHEMA, document_of, exit_code, given_of, read_drill
+from muster.via import DRILL, via
 from muster.wiring import Wiring
 from snapshots.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from snapshots.model import Json, JsonObject
+
+_SET = click.option(
+    "--set",
+    "set_",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Give a parameter of the script another value; may be repeated.",
+)
 
 
 @click.group("drill", params=list(shared_options()), no_args_is_help=True)
@@ -103,9 +112,11 @@ def show(invocation: Invocation, name: str) -> int:
     return Exit.CLEAN
 
 
+@via(DRILL)
 @described(
     "muster drill run vault-reconstruction",
     "muster drill run region-failover --dry-run",
+    "muster drill run restore-one-resource --set what=deployment/care-chat",
     "muster drill run soft-delete-rescue --keep      look at what it made; the next run cleans",
     exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
 )
@@ -117,6 +128,7 @@ def show(invocation: Invocation, name: str) -> int:
 @click.option("--seed", type=int, default=0, help="Makes chance repeat.")
 @click.option("--approver", default="", metavar="NAME", help="Who you are, when asked.")
 @click.option("--yes", is_flag=True, help="Say yes where approval is asked.")
+@_SET
 @click.option(
     "--sandbox",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -132,6 +144,7 @@ def run(
     seed: int,
     approver: str,
     yes: bool,
+    set_: tuple[str, ...],
     sandbox: Path | None,
 ) -> int:
     """Run a drill: gate, steps, checks, and whatever happens clean-up, proof and evidence.
@@ -145,7 +158,7 @@ def run(
     from muster.drilling import equipment, own_scripts
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
-        drill = read_drill(find(name, own_scripts(wiring)))
+        drill = read_drill(find(name, own_scripts(wiring)), given_of(set_))
         ran = run_drill(
             drill,
             equipment(
@@ -154,6 +167,7 @@ def run(
                 approver=approver,
                 yes=yes,
                 sandbox=sandbox,
+                primary=drill.scope.primary,
                 tell=invocation.say,
             ),
             Options(
@@ -201,13 +215,29 @@ def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
 
 
 @described(
-    "muster drill rehearse soft-delete-rescue --runs 20",
-    "muster drill rehearse region-failover --runs 50 --seed 7 --fault-rate 0.05",
+    "muster drill rehearse region-failover --seeds 50",
+    "muster drill rehearse region-failover --from 29b4f1fd --seeds 50 --seed 7 --fault-rate 0.05",
+    "muster drill rehearse soft-delete-rescue --estate demo    the sandbox's own estate",
     exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
 )
 @click.command("rehearse", cls=Command)
 @click.argument("name")
-@click.option("--runs", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option(
+    "--from",
+    "snapshot",
+    default="",
+    metavar="SNAPSHOT",
+    help="What the twin is made of (default: the newest snapshot).",
+)
+@click.option(
+    "--seeds",
+    "--runs",
+    "runs",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="How often, each time with the next seed.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The first of the seeds.")
 @click.option(
     "--fault-rate",
@@ -216,36 +246,59 @@ def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
     show_default=True,
     help="The share of requests that fail for a moment.",
 )
-@click.option("--time-scale", type=click.FloatRange(1, 1000), default=30.0, show_default=True)
 @click.option(
-    "--estate", default="demo", show_default=True, help="What the sandbox holds: demo or a file."
+    "--time-scale",
+    type=click.FloatRange(1, 1000),
+    default=30.0,
+    show_default=True,
+    help="Seconds of the twin in a real one.",
+)
+@click.option(
+    "--set", "set_", multiple=True, metavar="NAME=VALUE", help="A parameter of the script."
+)
+@click.option(
+    "--estate",
+    default="",
+    help="Rehearse in an estate of the sandbox instead of a snapshot: demo, or a file.",
 )
 @click.pass_obj
 def rehearse(
     invocation: Invocation,
     name: str,
+    snapshot: str,
     runs: int,
     seed: int,
     fault_rate: float,
     time_scale: float,
+    set_: tuple[str, ...],
     estate: str,
 ) -> int:
-    """Run a drill many times in a sandbox of its own, with faults: how long, and what fails.
+    """Run a drill many times in a twin of the estate, with faults: how long, and what fails.
 
-    Nothing of the real estate is called. Times are the sandbox's.
+    A snapshot is applied to a sandbox of its own, and each run begins from there with another seed
+    of faults. Nothing of the real estate is called. Times are the twin's. The distribution of the
+    recovery time and the steps that failed are kept as evidence.
     """
     from drills.script import find
     from muster.drilling import own_scripts
     from muster.rehearsal import Plan
     from muster.rehearsal import rehearse as run_all
 
+    if snapshot and estate:
+        raise click.UsageError("--from and --estate exclude each other")
     with Wiring(invocation.settings(), invocation.environment) as wiring:
-        drill = read_drill(find(name, own_scripts(wiring)))
-    plan = Plan(runs=runs, seed=seed, fault_rate=fault_rate, time_scale=time_scale, estate=estate)
-    found = run_all(drill, plan, invocation)
-    document = found.document()
+        drill = read_drill(find(name, own_scripts(wiring)), given_of(set_))
+        plan = Plan(
+            runs=runs,
+            seed=seed,
+            fault_rate=fault_rate,
+            time_scale=time_scale,
+            estate=estate,
+            snapshot=snapshot,
+        )
+        found = run_all(drill, plan, wiring, invocation)
     if invocation.json:
-        invocation.emit({"schema": SCHEMA, **document})
+        invocation.emit({"schema": SCHEMA, **found.document()})
     else:
         invocation.show(*(safe(line) for line in found.lines()))
     return Exit.CLEAN if found.all_passed else Exit.FINDINGS
@@ -302,5 +355,49 @@ def check(invocation: Invocation, evidence: str) -> int:
     return Exit.CLEAN if checked.whole else Exit.FINDINGS
 
 
-for _sub in (list_, show, run, rehearse, check):
+@described(
+    "muster drill clean",
+    "muster drill clean 20261122T193000Z-1a2b3c      also a failover that was kept",
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
+)
+@click.command("clean", cls=Command)
+@click.argument("run", default="")
+@click.option(
+    "--sandbox",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The ready file of the sandbox that the configuration names.",
+)
+@click.pass_obj
+def clean(invocation: Invocation, run: str, sandbox: Path | None) -> int:
+    """Clean up what drills left that did not end, or were run with --keep.
+
+    The next `muster drill run` does it, too, but for failovers that were kept: those stay until
+    RUN names them (an id, or the beginning of one).
+    """
+    from drills.run import settle, unsettled
+    from muster.drilling import equipment
+
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        tools = equipment(wiring, sandbox=sandbox, tell=invocation.say)
+        if run and not any(id_.startswith(run) for id_ in unsettled(tools)):
+            raise NotFoundError(
+                f"no run called {run!r} is waiting for its clean-up",
+                where=str(tools.state),
+                remedy=f"waiting: {', '.join(unsettled(tools)) or 'none'}",
+            )
+        before = unsettled(tools)
+        settle(tools, also=run)
+        left = unsettled(tools)
+    cleaned: list[Json] = [id_ for id_ in before if id_ not in left]
+    if invocation.json:
+        invocation.emit({"schema": SCHEMA, "cleaned": cleaned, "left": list(left)})
+    else:
+        invocation.show(*(safe(f"cleaned up: {id_}") for id_ in cleaned))
+        invocation.show(*(safe(f"still there (kept, running or not cleaned): {i}") for i in left))
+        if not before:
+            invocation.show("nothing was left behind")
+    return Exit.FINDINGS if left and not cleaned else Exit.CLEAN
+
+
+for _sub in (list_, show, run, rehearse, check, clean):
     command.add_command(_sub)
