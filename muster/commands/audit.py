@@ -10,6 +10,7 @@ import click
 
 from muster.commands.moments import MOMENT
 from muster.invocation import Command, Exit, Invocation, described
+from muster.via import AUDIT, via
 from muster.wiring import Wiring
 from snapshots.errors import InputError
 
@@ -21,6 +22,7 @@ FORMATS = ("text", "md", "html", "json", "sarif", "junit", "csv")
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 
 
+@via(AUDIT)
 @described(
     "muster audit",
     "muster audit --fail-on high --format json",
