@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import orjson
 
@@ -56,6 +56,26 @@ Tell = Callable[[Happened], None]
 Secret = Callable[[str], str]
 
 
+class Models(Protocol):
+    """Who does the steps of a plan that are for fine-tuned models: replication does."""
+
+    def begun(self, record: Record) -> None:
+        """Hear that a record was begun, before its first step."""
+        ...
+
+    def do(self, step: Step, *, again: bool, stop: Event) -> Written:
+        """Do one. `again`: an earlier run began it. Gives up its waiting when `stop` is set."""
+        ...
+
+    def undo(self, step: Step) -> Written:
+        """Take one back, as far as Azure lets it."""
+        ...
+
+    def ended(self, record: Record, remaining: int) -> None:
+        """Hear how it ended, or that it was taken back."""
+        ...
+
+
 def no_secret(reference: str) -> str:
     """Answer no question: for who has no references."""
     raise RefusedError(
@@ -73,6 +93,7 @@ def apply(
     threads: int = THREADS,
     stop: Event | None = None,
     tell: Tell | None = None,
+    models: Models | None = None,
 ) -> Record:
     """Do the steps of the journal's plan that are not done yet; give the record as it stands.
 
@@ -81,7 +102,9 @@ def apply(
     `secret` gives a secret by its reference, and raises MusterError when it cannot. Raises nothing
     for what the cloud does.
     """
-    return _Applying(cloud, journal, payloads, clock, secret, threads, stop or Event(), tell).run()
+    return _Applying(
+        cloud, journal, payloads, clock, secret, threads, stop or Event(), tell, models
+    ).run()
 
 
 def undo(
@@ -94,6 +117,7 @@ def undo(
     threads: int = THREADS,
     stop: Event | None = None,
     tell: Tell | None = None,
+    models: Models | None = None,
 ) -> Record:
     """Take back what the journal's steps did, last first; give the record as it stands.
 
@@ -102,7 +126,16 @@ def undo(
     nobody knows is taken back too.
     """
     return _Applying(
-        cloud, journal, payloads, clock, secret, threads, stop or Event(), tell, backwards=True
+        cloud,
+        journal,
+        payloads,
+        clock,
+        secret,
+        threads,
+        stop or Event(),
+        tell,
+        models,
+        backwards=True,
     ).run()
 
 
@@ -128,6 +161,7 @@ class _Applying:
     threads: int
     stop: Event
     tell: Tell | None
+    models: Models | None
     backwards: bool = False
     steps: dict[str, Step] = field(default_factory=dict)
     waiting: dict[str, set[str]] = field(default_factory=dict)
@@ -349,6 +383,8 @@ class _Applying:
         def started(url: str) -> None:
             self._begin(step, url)
 
+        if step.work is not None:
+            return self._models(step).do(step, again=unsure, stop=self.stop)
         match step.action:
             case Action.CREATE | Action.COPY | Action.UPDATE:
                 assert step.after is not None
@@ -380,6 +416,15 @@ class _Applying:
                 )
             case _:
                 assert_never(step.action)
+
+    def _models(self, step: Step) -> Models:
+        if self.models is None:
+            raise RefusedError(
+                "this step is for a fine-tuned model, and nobody is there who does it",
+                where=str(step.key),
+                remedy="name the pair of this record in muster.toml ([[estate.pair]])",
+            )
+        return self.models
 
     def _watched(self, resource: Resource, operation: str) -> Written | None:
         """See through what an earlier run started; None when it must be done again."""
@@ -434,6 +479,8 @@ class _Applying:
 
     def _undo(self, step: Step) -> Written:
         self._note(step, StepState.BEGUN)
+        if step.work is not None:
+            return self._models(step).undo(step)
         made = self._made(step)
         match step.action:
             case Action.CREATE | Action.COPY:

@@ -29,7 +29,9 @@ def learn(records: Records) -> Estimates:
         done: Counter[str] = Counter()
         for outcome in record.outcomes:
             step = steps.get(outcome.step)
-            if step is not None and outcome.state is StepState.DONE:
+            if step is None or step.work is not None:
+                continue  # copying a model says nothing of writing a deployment
+            if outcome.state is StepState.DONE:
                 seconds.setdefault((step.key.kind, step.action), []).append(outcome.seconds)
                 done[step.key.kind] += 1
         if not record.replans:  # else its requests hold those of a second look

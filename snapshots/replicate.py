@@ -7,53 +7,44 @@ answers as its source, and the call that keeps an idle deployment alive.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from threading import Event
 from typing import Final
 
-import orjson
-
 from snapshots import replication
-from snapshots.apply import Tell
+from snapshots.apply import THREADS, Tell
 from snapshots.cloud import Cloud
-from snapshots.cloud.place import Permission, Place, Plane
-from snapshots.errors import CloudError, MusterError, RefusedError
+from snapshots.cloud.place import Cursor, Permission
+from snapshots.errors import CloudError
+from snapshots.fine_tuned import CS, JOBS, ModelWorker, as_dict, props, rows
+from snapshots.gates import GateResult
+from snapshots.kinds import BY_NAME
 from snapshots.kinds.accounts import API
 from snapshots.kinds.fields import location
 from snapshots.kinds.openai import is_fine_tuned
-from snapshots.mapping import place_of
+from snapshots.mapping import place_of, translate
 from snapshots.model import Json, JsonObject, Key, Resource, Snapshot
+from snapshots.plan import schedule, serial_of
 from snapshots.records import Records
-from snapshots.replication import (
-    CopyWay,
-    Proof,
-    Replica,
-    ReplicaState,
-    Replication,
-    Run,
-)
-from snapshots.restore import Prepared, Request, Restored, Tools, execute, prepare
-from snapshots.steps import Action
+from snapshots.replication import CopyWay, Replica, ReplicaState, Replication, Run
+from snapshots.restore import Prepared, Request, Restored, Tools, execute, gates, prepare
+from snapshots.steps import Action, ModelWork, Plan, Step, Work
 from snapshots.steps import Mapping as Places
 
-_CS: Final = "providers/Microsoft.CognitiveServices"
-_COPY_HEADER: Final = {"aoai-copy-ft-checkpoints": "preview"}
-_CHAT: Final = {"api-version": "2024-10-21"}
 _RIGHT: Final = "Microsoft.CognitiveServices/accounts/AIServices/fine-tunes/write"
-_PROMPTS: Final = 6
-_REPEATS: Final = 2  # a model need not say the same thing twice
 _PING_AFTER: Final = timedelta(days=7)  # of the 15 days
-_TRAINING: Final = timedelta(hours=24)
-_COPYING: Final = timedelta(hours=2)
-# What a standby does not take over: locks would stop the next replication, role assignments are for
-# people of that subscription to decide (a restore brings them), history stays history.
-_LEFT: Final = frozenset(
-    {"lock", "role-assignment", "thread", "fine-tuning-job", "fine-tuned-model", "commitment-plan"}
-)
+# What a standby does not take over, and why: the report says so.
+LEFT: Final[Mapping[str, str]] = {
+    "lock": "a lock in the standby would stop the next replication; a restore sets it",
+    "role-assignment": "who may do what in the standby is decided there; a restore sets it",
+    "thread": "conversations are history: they stay where they were held",
+    "fine-tuning-job": "a job is history: it is recorded with its files, settings and seed",
+    "fine-tuned-model": "models go their own way: see the way of each deployment",
+    "commitment-plan": "a commitment plan is a purchase: it is recorded and never bought again",
+}
 _RESULTS: Final = frozenset({"fine-tune-results", "batch_output", "assistants_output"})
 _HOURS_A_MONTH: Final = 730
 
@@ -91,24 +82,6 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelStep:
-    """One thing to do for a fine-tuned model, beside the engine's steps."""
-
-    id: str
-    action: Action
-    key: Key  # the standby's deployment
-    target: str
-    needs: tuple[str, ...]
-    way: CopyWay | None
-    note: str
-    seconds: float
-    calls: int
-    state: str = "waiting"
-    took: float = 0.0
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
     """A fine-tuned deployment of the primary."""
 
@@ -127,9 +100,24 @@ class Choice:
     """Which way a model goes, and why not the better ones."""
 
     model: Model
-    way: CopyWay | None  # None: nothing to do, or nothing can be done
+    way: CopyWay | None  # None: nothing can be done
     done: bool
     refused: tuple[str, ...] = ()  # "checkpoint: …"
+
+    @property
+    def takes(self) -> str:
+        """How long this way takes, as a class: "minutes", "hours", "" without a way."""
+        if self.way is None:
+            return ""
+        return "hours" if self.way is CopyWay.RETRAIN else "minutes"
+
+    @property
+    def price(self) -> str:
+        """What this way is billed as, besides hosting while the replica is deployed."""
+        if self.way is not CopyWay.RETRAIN:
+            return "" if self.way is None else "hosting"
+        tokens = self.model.job.body.get("trained_tokens") if self.model.job is not None else None
+        return f"training ({tokens or 'an unknown number of'} tokens the first time) and hosting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +128,15 @@ class Replicating:
     standby: str
     policy: Policy
     source: Snapshot  # the primary as it was taken
-    prepared: Prepared
+    prepared: Prepared  # its plan has the steps for models, too
     choices: tuple[Choice, ...]
-    steps: tuple[ModelStep, ...]
     known: Replication
+    left: Mapping[str, int] = field(default_factory=dict)  # kinds that are left out, and how many
 
     @property
     def is_empty(self) -> bool:
         """Whether the standby is in step."""
-        return self.prepared.plan.is_empty and not self.steps
+        return self.prepared.plan.is_empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +144,6 @@ class Replicated:
     """What a replication came to."""
 
     restored: Restored | None
-    steps: tuple[ModelStep, ...]
     known: Replication
     complete: bool
     seconds: float
@@ -178,7 +165,21 @@ class Replicator:
     # Gives a token of the tenant that an account lies in, for the cross-tenant way.
     auxiliary: Callable[[str], str] | None = None
     say: Callable[[str], None] = lambda _words: None
-    _wires: dict[str, JsonObject] = field(default_factory=dict)
+    worker: ModelWorker = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the one who does the steps for models."""
+        self.worker = ModelWorker(
+            self.primary,
+            self.standby,
+            self.tools.cloud,
+            self.tools.clock,
+            self.ledger,
+            self.read_payload,
+            self.policy.prompts,
+            self.auxiliary,
+            self.say,
+        )
 
     @property
     def cloud(self) -> Cloud:
@@ -205,17 +206,25 @@ class Replicator:
             secrets=self.secrets,
         )
         prepared = prepare(request, self.tools)
-        steps = tuple(self._steps(choices, known, standing, prepared))
+        steps = tuple(self._steps(choices, known, standing, prepared, source))
+        counts: dict[str, int] = {}
+        for key in source.resources:
+            if key.kind in LEFT:
+                counts[key.kind] = counts.get(key.kind, 0) + 1
         return Replicating(
             self.primary,
             self.standby,
             self.policy,
             source,
-            prepared,
+            replace(prepared, plan=_with_steps(prepared.plan, steps)),
             choices,
-            steps,
             known,
+            counts,
         )
+
+    def gates(self, made: Replicating) -> tuple[GateResult, ...]:
+        """Ask beforehand what would stop it half way. Only reads."""
+        return gates(made.prepared, self.tools)
 
     def _models(self, source: Snapshot) -> Iterator[Model]:
         for key, deployment in sorted(source.resources.items()):
@@ -246,7 +255,7 @@ class Replicator:
                 name,
                 account,
                 Key("deployment", (*path, key.name)),
-                f"/subscriptions/{path[0]}/resourceGroups/{place.resource_group}/{_CS}"
+                f"/subscriptions/{path[0]}/resourceGroups/{place.resource_group}/{CS}"
                 f"/accounts/{place.name}",
                 job,
                 digests[0] if digests else "",
@@ -302,26 +311,27 @@ class Replicator:
         """The documented prerequisites of a checkpoint copy, asked beforehand."""
         if not _checkpoint_of(model):
             return "the job has no checkpoint"
-        wire = self._account(model.target_account)
+        wire = self.worker.account(model.target_account)
         if not wire:
             return "the standby account is not there yet"
-        if str(_props(wire).get("publicNetworkAccess") or "").lower() == "disabled":
+        if str(props(wire).get("publicNetworkAccess") or "").lower() == "disabled":
             return "public network access of the standby account is disabled"
         jobs = self.cloud.list(
-            self._data(model.target_account),
-            "/openai/v1/fine_tuning/jobs",
+            self.worker.data(model.target_account),
+            JOBS,
             params={"limit": "1"},
             kind="fine-tuning-job",
             items="data",
+            cursor=Cursor.OPENAI_AFTER,
         )
         if next(jobs, None) is None:
             return "the standby account has no fine-tuning job, and needs one"
-        there = self._account(model.account.id)
-        users = _dict(_dict(there.get("identity")).get("userAssignedIdentities"))
+        there = self.worker.account(model.account.id)
+        users = as_dict(as_dict(there.get("identity")).get("userAssignedIdentities"))
         principals = {
-            str(_dict(found).get("principalId")).lower()
+            str(as_dict(found).get("principalId")).lower()
             for found in users.values()
-            if _dict(found).get("principalId")
+            if as_dict(found).get("principalId")
         }
         if not principals:
             return "the source account has no user-assigned identity"
@@ -334,15 +344,15 @@ class Replicator:
     def _granted(self, principals: set[str], scope: str) -> bool:
         path = f"{scope}/providers/Microsoft.Authorization/roleAssignments"
         version = {"api-version": "2022-04-01"}
-        place = self._arm(scope)
+        place = self.worker.arm(scope)
         for row in self.cloud.list(place, path, params=version, kind="role-assignment"):
-            found = _props(row)
+            found = props(row)
             if str(found.get("principalId") or "").lower() not in principals:
                 continue
             role = self.cloud.get(
                 place, str(found.get("roleDefinitionId")), params=version, kind="role-definition"
             )
-            for entry in _rows(_props(_dict(role.body)).get("permissions")):
+            for entry in rows(props(as_dict(role.body)).get("permissions")):
                 granted = Permission(
                     data_actions=_texts(entry.get("dataActions")),
                     not_data_actions=_texts(entry.get("notDataActions")),
@@ -364,7 +374,7 @@ class Replicator:
         kept: dict[Key, Resource] = {}
         groups = self._groups(source)
         for key, resource in source.resources.items():
-            if key.kind in _LEFT or (cold and key.kind == "deployment"):
+            if key.kind in LEFT or (cold and key.kind == "deployment"):
                 continue
             if key.kind == "file" and resource.body.get("purpose") in _RESULTS:
                 continue  # written by the service alone, of a job that the standby has not
@@ -390,8 +400,8 @@ class Replicator:
                 continue
             place, _ = place_of(self.mapping, account)
             group = f"/subscriptions/{place.subscription}/resourceGroups/{place.resource_group}/"
-            self._account(f"{group}{_CS}/accounts/{place.name}")
-            if any(id_.startswith(group.lower()) for id_ in self._wires):
+            self.worker.account(f"{group}{CS}/accounts/{place.name}")
+            if self.worker.accounts_in(group):
                 found.add(key.path[:2])
         return found
 
@@ -401,47 +411,91 @@ class Replicator:
         known: Replication,
         standing: Mapping[Key, JsonObject | None],
         prepared: Prepared,
-    ) -> Iterator[ModelStep]:
-        by_key = {step.key: step.id for step in prepared.plan.steps}
-        number = 0
+        source: Snapshot,
+    ) -> Iterator[Step]:
+        plan = prepared.plan
+        by_key = {step.key: step.id for step in plan.steps}
+        wanted = translate(source, self.mapping).snapshot.resources
+        number = len(plan.steps)
         for choice in choices:
             model = choice.model
-            account = by_key.get(Key("account", model.target.path[:3]), "")
-            target = f"{model.target_account}/deployments/{model.target.name}"
-            above = (account,) if account else ()
+            there = standing[model.target]
+            after = wanted.get(model.target, replace(model.deployment, key=model.target))
+            base = ModelWork(
+                work=Work.CALL,
+                way=(choice.way or CopyWay.SOURCE).value,
+                source=model.deployment.key,
+                model=model.name,
+                made_at=model.made_at,
+                source_account=model.account.id,
+                target_account=model.target_account,
+                wanted=after,
+                deploy=self.policy.deployments is Warmth.WARM,
+                job=model.job.id if model.job is not None else "",
+                checkpoint=_checkpoint_of(model),
+                training=model.training,
+                request=_request_of(model),
+            )
+
+            def step(
+                action: Action,
+                work: ModelWork,
+                needs: Sequence[str],
+                note: str,
+                cost: tuple[float, int],
+                *,
+                serial: bool = False,
+            ) -> Step:
+                nonlocal number
+                number += 1
+                return Step(
+                    id=f"s{number}",
+                    action=action,
+                    key=work.wanted.key,
+                    target=f"{work.target_account}/deployments/{work.wanted.key.name}",
+                    region=location(self.standby),
+                    source=work.source,
+                    before=prepared.target.resources.get(work.wanted.key),
+                    needs=tuple(dict.fromkeys(need for need in needs if need)),
+                    # While a deployment is written, Azure refuses others of its account.
+                    serial=serial_of(BY_NAME["deployment"], work.wanted.key) if serial else "",
+                    seconds=cost[0],
+                    calls=cost[1],
+                    note=note,
+                    work=work,
+                )
+
             if choice.done:
                 replica = known.of(model.deployment.key)
-                if replica is not None and self._needs_call(replica, standing[model.target]):
-                    number += 1
+                if replica is not None and self._needs_call(replica, there):
                     note = "called, so that Azure does not delete it after 15 days without a call"
-                    yield ModelStep(
-                        f"m{number}", Action.UPDATE, model.target, target, (), None, note, 2.0, 1
-                    )
+                    yield step(Action.UPDATE, base, (), note, (2.0, 1))
                 continue
             if choice.way is None:
                 continue
-            before = by_key.get(model.target, "")
-            needs = (before,) if before else above
+            needs = [
+                by_key.get(Key("account", model.target.path[:3]), ""),
+                by_key.get(model.target, ""),
+                *self._needed(after, by_key),
+            ]
             if choice.way is not CopyWay.SOURCE:
-                number += 1
                 action = Action.REBUILD if choice.way is CopyWay.RETRAIN else Action.COPY
-                yield ModelStep(
-                    f"m{number}",
-                    action,
-                    model.target,
-                    target,
-                    needs,
-                    choice.way,
-                    _note(choice.way, model),
-                    _seconds(choice.way),
-                    8,
-                )
-                needs = (f"m{number}",)
-            number += 1
+                work = replace(base, work=Work.BRING)
+                cost = (_seconds(choice.way), 8)
+                made = step(action, work, needs[:1], _note(choice), cost)
+                yield made
+                needs.append(made.id)
             note = "asked the same as its source: the proof that it is the right model"
-            yield ModelStep(
-                f"m{number}", Action.SWITCH, model.target, target, needs, choice.way, note, 10.0, 18
-            )
+            work = replace(base, work=Work.PROVE)
+            copied = choice.way is not CopyWay.SOURCE
+            yield step(Action.SWITCH, work, needs, note, (10.0, 18), serial=copied)
+
+    @staticmethod
+    def _needed(deployment: Resource, by_key: Mapping[Key, str]) -> Iterator[str]:
+        """The steps that make what a deployment refers to: its content filter."""
+        policy = props(deployment.body).get("raiPolicyName")
+        if policy:
+            yield by_key.get(Key("rai-policy", (*deployment.key.path[:3], str(policy).lower())), "")
 
     def _needs_call(self, replica: Replica, standing: JsonObject | None) -> bool:
         if self.policy.keep_alive is not KeepAlive.PING or standing is None:
@@ -451,54 +505,53 @@ class Replicator:
 
     # ---- doing it ---------------------------------------------------------------------------
 
-    def run(self, made: Replicating, records: Records, *, tell: Tell | None = None) -> Replicated:
-        """Do it: the engine's plan first, then the models, each kept in the registry as it comes.
+    def run(
+        self,
+        made: Replicating,
+        records: Records,
+        *,
+        stop: Event | None = None,
+        tell: Tell | None = None,
+    ) -> Replicated:
+        """Do it: one plan, one record, each replica kept in the registry as it comes.
 
-        A crash loses nothing: the record goes on with `muster resume`, and what was done for
-        models is found again by the next replication.
+        A crash loses nothing: the record goes on with `muster resume`, and another replication
+        finds what was made, too.
         """
         clock = self.tools.clock
         begun, before = clock.now(), self.cloud.calls.snapshot().made
+        self._settle(made)
         restored: Restored | None = None
         if not made.prepared.plan.is_empty:
-            restored = execute(made.prepared, self.tools, records, tell=tell)
-        self._wires.clear()
-        known = made.known
-        done: list[ModelStep] = []
-        choices = {choice.model.target: choice for choice in made.choices}
-        failed: set[Key] = set()
-        for step in made.steps:
-            started = clock.now()
-            if step.key in failed:
-                done.append(replace(step, state="blocked", error="the step before it failed"))
-                continue
-            self.say(f"{step.key.name}: {step.note}")
-            try:
-                known = self._do(step, choices[step.key], known)
-                replica = known.of(choices[step.key].model.deployment.key)
-                wrong = replica is not None and replica.state is not ReplicaState.PROVED
-                state = "failed" if step.action is Action.SWITCH and wrong else "done"
-                error = replica.detail if replica is not None and state == "failed" else ""
-                took = (clock.now() - started).total_seconds()
-                done.append(replace(step, state=state, error=error, took=took))
-            except MusterError as error:
-                took = (clock.now() - started).total_seconds()
-                done.append(replace(step, state="failed", error=error.what, took=took))
-            if done[-1].state != "done":
-                failed.add(step.key)
-        stuck = [choice for choice in made.choices if choice.way is None]
-        for choice in stuck:
-            known = known.with_replica(self._nowhere(choice))
-        complete = not failed and not stuck and (restored is None or restored.complete)
-        finished = clock.now()
-        seconds = (finished - begun).total_seconds()
-        count = len(done) + len(made.prepared.plan.steps)
-        record = restored.record.id if restored is not None else ""
-        run = Run(finished, complete, count, round(seconds, 3), record, made.source.id)
-        known = replace(known, last=run)
-        replication.write(self.ledger, known, f"replicate {self.primary} to {self.standby}")
+            tools = replace(self.tools, models=self.worker)
+            restored = execute(made.prepared, tools, records, stop=stop, tell=tell)
+        stuck = any(choice.way is None for choice in made.choices)
+        if restored is None:
+            now = clock.now()
+            run = Run(now, not stuck, 0, 0.0, "", made.source.id)
+            self.worker.keep(lambda known: replace(known, last=run), "nothing to replicate")
+        known = replication.read(self.ledger, self.primary, self.standby)
+        complete = not stuck if restored is None else bool(known.last and known.last.complete)
         calls = self.cloud.calls.snapshot().made - before
-        return Replicated(restored, tuple(done), known, complete, seconds, calls)
+        seconds = (clock.now() - begun).total_seconds()
+        return Replicated(restored, known, complete, seconds, calls)
+
+    def _settle(self, made: Replicating) -> None:
+        """Keep what is known without a call: models that no way leads for, and those that went."""
+        nowhere = [self._nowhere(choice) for choice in made.choices if choice.way is None]
+        gone = {r.source for r in made.known.replicas} - {
+            choice.model.deployment.key for choice in made.choices
+        }
+        hidden = {key for key in gone if any(_hides(gap.key, key) for gap in made.source.gaps)}
+
+        def changed(known: Replication) -> Replication:
+            for key in gone - hidden:
+                known = known.without(key)
+            for replica in nowhere:
+                known = known.with_replica(replica)
+            return known
+
+        self.worker.keep(changed, "what is replicated, and what cannot be")
 
     def _nowhere(self, choice: Choice) -> Replica:
         model, now = choice.model, self.tools.clock.now()
@@ -516,288 +569,13 @@ class Replicator:
             detail=why,
         )
 
-    def _do(self, step: ModelStep, choice: Choice, known: Replication) -> Replication:
-        model, now = choice.model, self.tools.clock.now()
-        replica = known.of(model.deployment.key)
-        match step.action:
-            case Action.UPDATE:
-                if replica is None:
-                    raise RefusedError("there is no replica to call", where=str(model.target))
-                self._ask(
-                    model.target_account, model.target.name, ({"role": "user", "content": "ping"},)
-                )
-                found = replace(replica, kept_alive_at=now)
-            case Action.SWITCH:
-                found = self._proved(model, step.way or CopyWay.SOURCE, replica)
-            case _:
-                way = step.way or CopyWay.CHECKPOINT
-                name = self._bring(model, way)
-                found = Replica(
-                    model.deployment.key,
-                    model.name,
-                    model.target,
-                    name,
-                    way,
-                    ReplicaState.UNPROVED,
-                    self.tools.clock.now(),
-                    model.made_at,
-                    deployed=False,
-                    detail="not asked yet",
-                )
-        known = known.with_replica(found)
-        # Kept at once: Azure lists no copied checkpoint, and a crash must not forget it.
-        replication.write(self.ledger, known, f"{step.action.value} {model.target.name}")
-        return known
-
-    def _bring(self, model: Model, way: CopyWay) -> str:
-        """Bring the weights to the standby; give the model's name there."""
-        match way:
-            case CopyWay.CHECKPOINT:
-                return self._copied(model)
-            case CopyWay.RETRAIN:
-                return self._retrained(model)
-            case CopyWay.CROSS_TENANT | CopyWay.SOURCE:
-                return model.name
-
-    def _copied(self, model: Model) -> str:
-        checkpoint = _checkpoint_of(model)
-        job = model.job.id if model.job is not None else ""
-        path = f"/openai/v1/fine_tuning/jobs/{job}/checkpoints/{checkpoint}/copy"
-        place, kind = self._data(model.account.id), "checkpoint-copy"
-        body: JsonObject = {
-            "destinationResourceId": model.target_account,
-            "region": location(self.standby),
-        }
-        # Asked again it goes on with the copy that runs: it may be repeated.
-        answer = self.cloud.post(place, path, body, kind=kind, headers=_COPY_HEADER)
-        until, looks = self.tools.clock.now() + _COPYING, 0
-        while True:
-            for detail in _rows(_dict(answer.body).get("copiedAccountDetails")):
-                if str(detail.get("destinationResourceId")).lower() != model.target_account.lower():
-                    continue
-                match detail.get("status"):
-                    case "Completed":
-                        return str(_dict(answer.body).get("checkpointedModelName") or checkpoint)
-                    case "Failed":
-                        raise CloudError(
-                            "Azure could not copy the checkpoint",
-                            where=path,
-                            remedy="run `muster replicate` again, or go another way",
-                        )
-                    case _:
-                        pass
-            self._wait(until, path, looks)
-            looks += 1
-            answer = self.cloud.get(place, path, kind=kind, headers=_COPY_HEADER)
-
-    def _wait(self, until: datetime, where: str, looks: int) -> None:
-        """Wait for the next look: a second at first, half a minute in the end."""
-        if self.tools.clock.now() >= until:
-            raise CloudError(
-                "Azure has not finished in time",
-                where=where,
-                remedy="it goes on by itself: run `muster replicate` again later",
-            )
-        self.tools.clock.sleep(min(30.0, 1.5**looks))
-
-    def _retrained(self, model: Model) -> str:
-        """Train again from the vault's file with the recorded settings; give the new model."""
-        if model.job is None:
-            raise RefusedError("its fine-tuning job is not known", where=str(model.target))
-        place, old = self._data(model.target_account), model.job.body
-        training = self._uploaded(place, model)
-        method = old.get("method")
-        marks: JsonObject = {"muster_source": hashlib.sha256(model.name.encode()).hexdigest()[:32]}
-        path = "/openai/v1/fine_tuning/jobs"
-        running = [
-            job
-            for job in self.cloud.list(
-                place, path, params={"limit": "100"}, kind="fine-tuning-job", items="data"
-            )
-            if job.get("metadata") == marks and job.get("status") not in {"failed", "cancelled"}
-        ]
-        if running:
-            job: JsonObject = running[0]  # an earlier run began it
-        else:
-            body: JsonObject = {
-                "model": old.get("model"),
-                "training_file": training,
-                "seed": old.get("seed"),
-                "metadata": marks,
-            }
-            if suffix := old.get("user_provided_suffix"):
-                body["suffix"] = suffix
-            if isinstance(method, dict):
-                body["method"] = method
-            elif old.get("hyperparameters"):
-                body["hyperparameters"] = old["hyperparameters"]
-            job = _dict(self.cloud.post(place, path, body, kind="fine-tuning-job").body)
-        until, looks = self.tools.clock.now() + _TRAINING, 0
-        while job.get("status") != "succeeded":
-            if job.get("status") in {"failed", "cancelled"}:
-                raise CloudError("the training failed", where=f"{path}/{job.get('id')}")
-            self._wait(until, f"{path}/{job.get('id')}", looks)
-            looks += 1
-            job = _dict(self.cloud.get(place, f"{path}/{job['id']}", kind="fine-tuning-job").body)
-        return str(job.get("fine_tuned_model"))
-
-    def _uploaded(self, place: Place, model: Model) -> str:
-        """Give the id of the training file in the standby, uploading it when it is not there."""
-        data = b"".join(self.read_payload(model.training))
-        name = f"muster-{model.training[:16]}.jsonl"
-        for row in self.cloud.list(
-            place, "/openai/v1/files", params={"limit": "100"}, kind="file", items="data"
-        ):
-            if row.get("filename") == name and row.get("bytes") == len(data):
-                return str(row.get("id"))
-        answer = self.cloud.upload(
-            place,
-            "/openai/v1/files",
-            fields={"purpose": "fine-tune"},
-            file=(name, data),
-            kind="file",
-        )
-        id_ = str(_dict(answer.body).get("id"))
-        until, looks = self.tools.clock.now() + timedelta(minutes=30), 0
-        while True:
-            found = _dict(self.cloud.get(place, f"/openai/v1/files/{id_}", kind="file").body)
-            if found.get("status") in {"processed", "error"}:
-                return id_
-            self._wait(until, f"/openai/v1/files/{id_}", looks)
-            looks += 1
-
-    # ---- proof ------------------------------------------------------------------------------
-
-    def _proved(self, model: Model, way: CopyWay, replica: Replica | None) -> Replica:
-        """Ask source and replica the same; a copy goes into service only once it is proved."""
-        name = replica.name if replica is not None and replica.model == model.name else model.name
-        warm = self.policy.deployments is Warmth.WARM
-        now = self.tools.clock.now
-        made = Replica(
-            model.deployment.key,
-            model.name,
-            model.target,
-            name,
-            way,
-            ReplicaState.UNPROVED,
-            replica.made_at if replica is not None and replica.name == name else now(),
-            model.made_at,
-            deployed=warm,
-        )
-        if way is CopyWay.SOURCE:
-            proof, why = self._compare(model, model.target.name)
-        else:
-            trial = f"muster-proof-{secrets.token_hex(4)}"
-            try:
-                self._deploy(model, way, name, trial, capacity=1)
-                proof, why = self._compare(model, trial)
-            finally:
-                self._undeploy(model, trial)
-        state = ReplicaState.UNPROVED
-        if proof is not None:
-            state = ReplicaState.PROVED if proof.holds else ReplicaState.WRONG
-        if way is not CopyWay.SOURCE and warm and state is ReplicaState.PROVED:
-            self._deploy(model, way, name, model.target.name)
-        elif way is not CopyWay.SOURCE:
-            made = replace(made, deployed=False)
-        return replace(made, state=state, proof=proof, kept_alive_at=now(), detail=why)
-
-    def _compare(self, model: Model, deployment: str) -> tuple[Proof | None, str]:
-        prompts = self._prompts(model)
-        if not prompts:
-            return None, "there are no prompts: name some in [estate.pair.replicate]"
-        try:
-            theirs = [
-                self._ask(model.account.id, model.deployment.key.name, prompt) for prompt in prompts
-            ]
-        except CloudError as error:
-            return None, f"the source could not be asked: {error.what}"
-        same = 0
-        for prompt, answer in zip(prompts, theirs, strict=True):
-            same += any(
-                _alike(answer, self._ask(model.target_account, deployment, prompt))
-                for _ in range(_REPEATS)
-            )
-        base = self._base_of(model)
-        unlike = 0
-        if base:
-            try:
-                unlike = sum(
-                    not _alike(answer, self._ask(model.account.id, base, prompt))
-                    for prompt, answer in zip(prompts, theirs, strict=True)
-                )
-            except CloudError:
-                base = ""
-        digest = hashlib.sha256("\n".join(theirs).encode()).hexdigest()
-        proof = Proof(self.tools.clock.now(), len(prompts), same, unlike, base, digest)
-        if not proof.holds:
-            return proof, f"answers otherwise than its source: {same} of {len(prompts)} alike"
-        if base and not unlike:
-            return None, "source and base answer alike: these prompts prove nothing, name others"
-        return proof, ""
-
-    def _prompts(self, model: Model) -> list[tuple[JsonObject, ...]]:
-        """Give the conversations that are asked: the policy's, else those it was trained on."""
-        if self.policy.prompts:
-            return [({"role": "user", "content": text},) for text in self.policy.prompts]
-        if not model.training:
-            return []
-        found: list[tuple[JsonObject, ...]] = []
-        for line in b"".join(self.read_payload(model.training)).splitlines():
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue
-            messages = _rows(_dict(row).get("messages"))
-            while messages and messages[-1].get("role") == "assistant":
-                messages.pop()
-            if messages:
-                found.append(
-                    tuple({"role": m.get("role"), "content": m.get("content")} for m in messages)
-                )
-        step = max(1, len(found) // _PROMPTS)
-        return found[::step][:_PROMPTS]
-
-    def _base_of(self, model: Model) -> str:
-        """Give a deployment of the base model beside the source, "" when there is none."""
-        base = model.name.partition(".ft-")[0]
-        for row in self.cloud.list(
-            self._arm(model.account.id),
-            f"{model.account.id}/deployments",
-            params=API,
-            kind="deployment",
-        ):
-            found = _dict(_props(row).get("model"))
-            if f"{found.get('name')}-{found.get('version')}" == base or found.get("name") == base:
-                return str(row.get("name"))
-        return ""
-
-    def _ask(self, account: str, deployment: str, messages: Sequence[JsonObject]) -> str:
-        body: JsonObject = {
-            "messages": list(messages),
-            "temperature": 0,
-            "seed": 7,
-            "max_tokens": 256,
-        }
-        answer = self.cloud.post(
-            self._data(account),
-            f"/openai/deployments/{deployment}/chat/completions",
-            body,
-            params=_CHAT,
-            kind="probe",
-            reads=True,
-        )
-        for choice in _rows(_dict(answer.body).get("choices")):
-            return str(_dict(choice.get("message")).get("content") or "")
-        return ""
-
-    # ---- the standby's deployments -------------------------------------------------------------
+    # ---- the standby's deployments -----------------------------------------------------------
 
     def _deployed(self, model: Model) -> JsonObject | None:
-        if not self._account(model.target_account):
+        if not self.worker.account(model.target_account):
             return None
         for row in self.cloud.list(
-            self._arm(model.target_account),
+            self.worker.arm(model.target_account),
             f"{model.target_account}/deployments",
             params=API,
             kind="deployment",
@@ -805,81 +583,6 @@ class Replicator:
             if str(row.get("name") or "").lower() == model.target.name.lower():
                 return row
         return None
-
-    def _deploy(
-        self, model: Model, way: CopyWay, name: str, deployment: str, *, capacity: int | None = None
-    ) -> None:
-        sku = dict(_dict(model.deployment.body.get("sku")))
-        rules = {rule.of.lower(): rule for rule in self.mapping.skus}
-        rule = rules.get(model.deployment.key.name) or rules.get(str(sku.get("name")).lower())
-        if rule is not None:
-            sku["name"] = rule.name or sku.get("name")
-            if rule.capacity is not None:
-                sku["capacity"] = rule.capacity
-        if capacity is not None:
-            sku["capacity"] = capacity
-        old = _props(model.deployment.body)
-        wanted: JsonObject = {"format": "OpenAI", "name": name, "version": "1"}
-        headers: dict[str, str] = {}
-        if way is CopyWay.CROSS_TENANT:
-            if self.auxiliary is None:
-                raise RefusedError("there is no credential of the source's tenant")
-            wanted["sourceAccount"] = model.account.id
-            headers["x-ms-authorization-auxiliary"] = f"Bearer {self.auxiliary(model.account.id)}"
-        properties: JsonObject = {"model": wanted}
-        trial = capacity is not None
-        for part in ("versionUpgradeOption", "raiPolicyName"):
-            if old.get(part) and not (trial and part == "raiPolicyName"):
-                properties[part] = old[part]
-        body: JsonObject = {"sku": sku, "properties": properties}
-        if model.deployment.body.get("tags") and not trial:
-            body["tags"] = model.deployment.body["tags"]
-        self.cloud.put(
-            self._arm(model.target_account),
-            f"{model.target_account}/deployments/{deployment}",
-            body,
-            params=API,
-            kind="deployment",
-            headers=headers or None,
-        )
-
-    def _undeploy(self, model: Model, deployment: str) -> None:
-        self.cloud.delete(
-            self._arm(model.target_account),
-            f"{model.target_account}/deployments/{deployment}",
-            params=API,
-            kind="deployment",
-        )
-
-    # ---- places ------------------------------------------------------------------------------
-
-    def _arm(self, id_: str) -> Place:
-        region = self.primary if self._is_source(id_) else self.standby
-        return Place(Plane.ARM, "", id_.split("/")[2], location(region))
-
-    def _is_source(self, id_: str) -> bool:
-        wire = self._wires.get(id_.lower())
-        at = location(str(wire.get("location") or "")) if wire else ""
-        return at == location(self.primary)
-
-    def _account(self, id_: str) -> JsonObject:
-        """Give an account as it is, empty when it is not there."""
-        if id_.lower() not in self._wires:
-            place = Place(Plane.ARM, "", id_.split("/")[2], "")
-            path = f"/subscriptions/{id_.split('/')[2]}/{_CS}/accounts"
-            rows = list(self.cloud.list(place, path, params=API, kind="account"))
-            for row in rows:
-                self._wires[str(row.get("id")).lower()] = row
-        return self._wires.get(id_.lower(), {})
-
-    def _data(self, id_: str) -> Place:
-        wire = self._account(id_)
-        endpoints = _dict(_props(wire).get("endpoints"))
-        base = endpoints.get("OpenAI Language Model Instance API") or _props(wire).get("endpoint")
-        if not base:
-            raise CloudError("Azure names no endpoint for the account", where=id_)
-        region = location(str(wire.get("location") or ""))
-        return Place(Plane.OPENAI, str(base).rstrip("/"), id_.split("/")[2], region)
 
 
 # ------------------------------------------------------------------------------------ pieces
@@ -893,20 +596,51 @@ def hosting(made: Replicating) -> tuple[int, int]:
     return models * _HOURS_A_MONTH, calls
 
 
-def _note(way: CopyWay, model: Model) -> str:
-    match way:
+def _note(choice: Choice) -> str:
+    match choice.way:
         case CopyWay.CHECKPOINT:
-            return f"checkpoint {_checkpoint_of(model)} is copied by Azure"
+            return f"checkpoint {_checkpoint_of(choice.model)} is copied by Azure"
         case CopyWay.CROSS_TENANT:
             return "deployed from the source account of another tenant"
         case CopyWay.RETRAIN:
-            tokens = model.job.body.get("trained_tokens") if model.job is not None else None
-            return (
-                f"trained again: hours, billed as training ({tokens or 'unknown number of'} tokens "
-                "the first time); not the same bits"
-            )
-        case CopyWay.SOURCE:
+            return f"trained again: hours, billed as {choice.price}; not the same bits"
+        case _:
             return "deployed with the source account named"
+
+
+def _with_steps(plan: Plan, steps: Sequence[Step]) -> Plan:
+    """Give a plan with the steps for models behind its own, timed anew."""
+    whole = (*plan.steps, *steps)
+    path, length, makespan = schedule(whole, THREADS)
+    return replace(
+        plan,
+        steps=whole,
+        replica=True,
+        critical_path=path,
+        critical_path_seconds=round(length, 3),
+        seconds=round(makespan, 3),
+        calls=round(sum(step.calls for step in whole)),
+    )
+
+
+def _request_of(model: Model) -> JsonObject:
+    """Give what the model's training was asked for, but for its file."""
+    if model.job is None:
+        return {}
+    old = model.job.body
+    body: JsonObject = {"model": old.get("model"), "seed": old.get("seed")}
+    if suffix := old.get("user_provided_suffix"):
+        body["suffix"] = suffix
+    if isinstance(old.get("method"), dict):
+        body["method"] = old["method"]
+    elif old.get("hyperparameters"):
+        body["hyperparameters"] = old["hyperparameters"]
+    return body
+
+
+def _hides(gap: Key, key: Key) -> bool:
+    """Whether a gap may hide a resource: it is of what holds it, or of the thing itself."""
+    return key.path[: len(gap.path)] == gap.path
 
 
 def _seconds(way: CopyWay) -> float:
@@ -918,7 +652,7 @@ def _job_of(source: Snapshot, account: tuple[str, ...], name: str) -> Resource |
         if key.kind != "fine-tuning-job" or key.path[:3] != account:
             continue
         points = {
-            str(p.get("fine_tuned_model_checkpoint")) for p in _rows(job.body.get("checkpoints"))
+            str(p.get("fine_tuned_model_checkpoint")) for p in rows(job.body.get("checkpoints"))
         }
         if job.body.get("fine_tuned_model") == name or name in points:
             return job
@@ -929,7 +663,7 @@ def _checkpoint_of(model: Model) -> str:
     """Give the checkpoint that is the model: itself, or the last of its job."""
     if model.job is None:
         return ""
-    points = _rows(model.job.body.get("checkpoints"))
+    points = rows(model.job.body.get("checkpoints"))
     names = [str(p.get("fine_tuned_model_checkpoint")) for p in points]
     if model.name in names:
         return model.name
@@ -940,16 +674,16 @@ def _checkpoint_of(model: Model) -> str:
 
 
 def _model_name(deployment: Resource) -> str:
-    return str(_dict(_props(deployment.body).get("model")).get("name") or "")
+    return str(as_dict(props(deployment.body).get("model")).get("name") or "")
 
 
 def _name_of(wire: JsonObject | None) -> str:
-    return str(_dict(_props(wire).get("model")).get("name") or "") if wire else ""
+    return str(as_dict(props(wire).get("model")).get("name") or "") if wire else ""
 
 
 def _with_model(deployment: Resource, name: str) -> Resource:
-    properties = _props(deployment.body)
-    model = _dict(properties.get("model"))
+    properties = props(deployment.body)
+    model = as_dict(properties.get("model"))
     return replace(
         deployment,
         body={
@@ -957,22 +691,6 @@ def _with_model(deployment: Resource, name: str) -> Resource:
             "properties": {**properties, "model": {**model, "name": name}},
         },
     )
-
-
-def _alike(one: str, two: str) -> bool:
-    return " ".join(one.lower().split()) == " ".join(two.lower().split())
-
-
-def _props(body: Mapping[str, Json]) -> JsonObject:
-    return _dict(body.get("properties"))
-
-
-def _dict(value: Json) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
-def _rows(value: Json) -> list[JsonObject]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _texts(value: Json) -> tuple[str, ...]:

@@ -149,6 +149,10 @@ class Replication:
         ordered = sorted((*others, replica), key=lambda r: r.source)
         return replace(self, replicas=tuple(ordered))
 
+    def without(self, source: Key) -> Replication:
+        """Give the same without a replica."""
+        return replace(self, replicas=tuple(r for r in self.replicas if r.source != source))
+
     def document(self) -> JsonObject:
         """Give it as JSON."""
         return {

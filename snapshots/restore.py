@@ -12,7 +12,7 @@ from threading import Event
 from typing import Protocol
 
 from snapshots import steps as nouns
-from snapshots.apply import THREADS, Secret, Tell, apply, ids_of, no_secret, undo
+from snapshots.apply import THREADS, Models, Secret, Tell, apply, ids_of, no_secret, undo
 from snapshots.clock import Clock
 from snapshots.cloud import Cloud
 from snapshots.cloud.place import Place, Plane
@@ -91,6 +91,7 @@ class Tools:
     version: str
     secret: Secret = no_secret
     progress: Callable[[Progress], None] | None = None
+    models: Models | None = None  # who does steps for fine-tuned models
 
 
 @dataclass(frozen=True, slots=True)
@@ -545,6 +546,8 @@ def _carried_out(
     begun = tools.clock.now()
     before = tools.cloud.calls.snapshot()
     stop = stop or Event()
+    if tools.models is not None:
+        tools.models.begun(journal.record)
     # Accounts that are taken back bring things along: the rest is planned anew from what is there.
     undeletes = [s for s in journal.record.plan.steps if s.action is Action.SWITCH]
     if undeletes and not journal.record.replans:
@@ -552,6 +555,7 @@ def _carried_out(
         done = {s.id for s in undeletes if journal.record.state(s.id) in _FINISHED}
         if not stop.is_set() and len(done) == len(undeletes):
             again = prepare(prepared.request, tools, first=len(journal.record.plan.steps) + 1)
+            again = replace(again, plan=_with_work(again.plan, journal.record))
             journal.replan(again.plan, ids_of(again.target.resources))
             wanted = {**prepared.wanted, **again.wanted}
             prepared = replace(prepared, plan=again.plan, wanted=wanted)
@@ -569,10 +573,27 @@ def _carried_out(
     left = () if stopped else remaining(prepared, tools)
     if not stopped:
         journal.end(remaining=len(left), calls=by_kind)
+    if tools.models is not None and not stopped:
+        tools.models.ended(journal.record, len(left))
     return Restored(journal.record, left, calls, seconds, stopped)
 
 
 _FINISHED = frozenset({StepState.DONE, StepState.ADOPTED})
+
+
+def _with_work(again: Plan, record: Record) -> Plan:
+    """Keep the steps for fine-tuned models that still wait, behind the new steps they need."""
+    old = {step.id: step.key for step in record.plan.steps if step.work is None}
+    new = {step.key: step.id for step in again.steps}
+    waiting = [
+        replace(
+            step,
+            needs=tuple(new.get(old[need], need) if need in old else need for need in step.needs),
+        )
+        for step in record.plan.steps
+        if step.work is not None and record.state(step.id) is StepState.WAITING
+    ]
+    return replace(again, steps=(*again.steps, *waiting), replica=record.plan.replica)
 
 
 def _apply(
@@ -601,6 +622,7 @@ def _apply(
             threads=prepared.request.threads,
             stop=stop,
             tell=tell,
+            models=tools.models,
         )
     finally:
         if first:
@@ -629,7 +651,7 @@ def take_back(
 ) -> Record:
     """Undo what a record did, last first."""
     with records.open(record) as journal:
-        return undo(
+        found = undo(
             tools.cloud,
             journal,
             payloads=tools.store,
@@ -638,4 +660,8 @@ def take_back(
             threads=threads,
             stop=stop,
             tell=tell,
+            models=tools.models,
         )
+        if tools.models is not None:
+            tools.models.ended(found, 0)
+        return found

@@ -262,6 +262,70 @@ class NotRestorable:
     source: str
 
 
+class Work(StrEnum):
+    """What a step does for a fine-tuned model that no write by name can do."""
+
+    BRING = "bring"  # its weights: a checkpoint copied, a model trained again
+    PROVE = "prove"  # ask source and replica the same; a proved copy goes into service
+    CALL = "call"  # so that Azure does not delete its deployment for idleness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWork:
+    """Everything that such a step takes, so that `resume` and `undo` need no second look."""
+
+    work: Work
+    way: str  # a CopyWay
+    source: Key  # the deployment in the primary
+    model: str  # its model's name there
+    made_at: datetime  # when the model was made
+    source_account: str  # ARM id
+    target_account: str  # ARM id
+    wanted: Resource  # the deployment as it shall stand, but for its model's name
+    deploy: bool = True  # False: a proved copy stays cold
+    job: str = ""  # id of the fine-tuning job
+    checkpoint: str = ""  # what is copied
+    training: str = ""  # sha256 of the file it was trained on
+    request: JsonObject = field(default_factory=dict)  # what the job was asked for
+
+    def document(self) -> JsonObject:
+        """Give it as JSON: `from_document` reads it back."""
+        return {
+            "work": self.work.value,
+            "way": self.way,
+            "source": str(self.source),
+            "model": self.model,
+            "made_at": self.made_at.isoformat(),
+            "source_account": self.source_account,
+            "target_account": self.target_account,
+            "wanted": self.wanted.document(),
+            "deploy": self.deploy,
+            "job": self.job,
+            "checkpoint": self.checkpoint,
+            "training": self.training,
+            "request": self.request,
+        }
+
+    @classmethod
+    def from_document(cls, document: abc.Mapping[str, Json]) -> ModelWork:
+        """Read back what `document()` wrote. Raises ValueError when it is not one."""
+        return cls(
+            work=Work(_text(document, "work")),
+            way=_text(document, "way"),
+            source=Key.parse(_text(document, "source")),
+            model=_text(document, "model"),
+            made_at=datetime.fromisoformat(_text(document, "made_at")),
+            source_account=_text(document, "source_account"),
+            target_account=_text(document, "target_account"),
+            wanted=Resource.from_document(_object(document, "wanted")),
+            deploy=document.get("deploy") is not False,
+            job=_text(document, "job"),
+            checkpoint=_text(document, "checkpoint"),
+            training=_text(document, "training"),
+            request=_object(document, "request"),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One action as data. It knows what it needs first, and its undo.
@@ -287,6 +351,7 @@ class Step:
     calls: float = 1.0  # requests, an estimate
     questions: tuple[Question, ...] = ()
     note: str = ""  # why, or what to know, in one line
+    work: ModelWork | None = None  # for a fine-tuned model: done by `replicate`
 
     @property
     def undo(self) -> Action | None:
@@ -329,12 +394,14 @@ class Step:
                 {"path": q.path, "what": q.what, "answer": q.answer} for q in self.questions
             ],
             "note": self.note,
+            "work": self.work.document() if self.work is not None else None,
         }
 
     @classmethod
     def from_document(cls, document: abc.Mapping[str, Json]) -> Step:
         """Read back what `document()` wrote. Raises ValueError when it is not one."""
         source = _text(document, "source")
+        work = document.get("work")
         before, after = document.get("before"), document.get("after")
         return cls(
             id=_text(document, "id"),
@@ -356,6 +423,7 @@ class Step:
                 for q in objects(document, "questions")
             ),
             note=_text(document, "note"),
+            work=ModelWork.from_document(work) if isinstance(work, dict) else None,
         )
 
 
@@ -371,6 +439,7 @@ class Plan:
     mapping: Mapping = field(default_factory=Mapping)
     only: tuple[str, ...] = ()  # keys or globs that were chosen; empty: everything
     prune: bool = False  # whether what the snapshot has not is deleted
+    replica: bool = False  # of the snapshot only what its steps say: made by `replicate`
     steps: tuple[Step, ...] = ()
     substitutions: tuple[Substitution, ...] = ()
     not_restorable: tuple[NotRestorable, ...] = ()
@@ -409,6 +478,7 @@ class Plan:
             "mapping": self.mapping.document(),
             "only": list(self.only),
             "prune": self.prune,
+            "replica": self.replica,
             "steps": [step.document() for step in self.steps],
             "substitutions": [
                 {
@@ -460,6 +530,7 @@ class Plan:
             mapping=Mapping.from_document(_object(document, "mapping")),
             only=texts(document, "only"),
             prune=document.get("prune") is True,
+            replica=document.get("replica") is True,
             steps=tuple(Step.from_document(item) for item in objects(document, "steps")),
             substitutions=tuple(
                 Substitution(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from muster.commands.restoring import stopping
 from muster.invocation import Command, Exit, Invocation, described
 from muster.settings import PairSettings
 from muster.verbs.ready import chosen_pairs
-from muster.verbs.replicate import PairResult, document, exit_code, replicator_for, source_of
+from muster.verbs.replicate import PairResult, document, exit_code, prepare_pair, run_pair
+from muster.verbs.restore import teller
+from muster.via import REPLICATE, via
 from muster.wiring import Wiring
 
 if TYPE_CHECKING:
     from snapshots.replicate import Replicated, Replicating
 
 
+@via(REPLICATE)
 @described(
     "muster replicate",
     "muster replicate --apply",
@@ -39,6 +44,11 @@ if TYPE_CHECKING:
     help="Train a model again from the vault's files when no better way is left (hours).",
 )
 @click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Do what can be done though a gate did not open; what that gate is about will fail.",
+)
+@click.option(
     "--from-snapshot",
     metavar="SNAPSHOT",
     help="Replicate a kept state instead of the primary as it is now.",
@@ -50,13 +60,15 @@ def command(
     act: bool,
     yes: bool,
     retrain: bool,
+    keep_going: bool,
     from_snapshot: str | None,
 ) -> int:
     """Keep the standby in step with the primary.
 
     Takes the primary, maps it by the pair, compares it with the standby and brings over what is
     missing: configuration, files, agents, deployments and fine-tuned models, each of which has to
-    answer as its source before it counts. Dry by default: --apply acts, and asks first.
+    answer as its source before it counts. Dry by default: --apply acts, and asks first. A gate that
+    does not open (quota, a retired model, a permission …) ends it before anything is changed.
     """
     settings = invocation.settings()
     chosen = chosen_pairs(settings.estate.pairs, pairs)
@@ -69,6 +81,7 @@ def command(
                 act=act,
                 yes=yes,
                 retrain=retrain,
+                keep_going=keep_going,
                 from_snapshot=from_snapshot,
             )
             for pair in chosen
@@ -86,54 +99,74 @@ def _one(
     act: bool,
     yes: bool,
     retrain: bool,
+    keep_going: bool,
     from_snapshot: str | None,
 ) -> PairResult:
+    from muster.report.plan import gate_lines
     from muster.report.progress import ProgressLine
 
     with ProgressLine(invocation) as line:
-        line.tell(f"looking at {pair.primary} and {pair.standby}")
-        replicator = replicator_for(wiring, pair, retrain=retrain, say=line.tell)
-        source = source_of(wiring, pair, from_snapshot)
-        made = replicator.prepare(source)
-    ours = tuple(gap for gap in source.gaps) + made.prepared.target.gaps
+        replicator, result = prepare_pair(
+            wiring, pair, retrain=retrain, from_snapshot=from_snapshot, say=line.tell
+        )
+    made = result.made
     if not invocation.json:
-        _show(invocation, pair, made)
-    for gap in ours:
+        _show(invocation, pair, made, act=act)
+        invocation.show(*gate_lines(result.gates))
+    for gap in (*made.source.gaps, *made.prepared.target.gaps):
         invocation.warn(f"unread: {gap.key}: {gap.detail}")
-    result = PairResult(pair, made, None, len(ours))
     if not act or made.is_empty:
         return result
     question = f"bring {pair.standby} in step with {pair.primary} "
-    question += f"({len(made.prepared.plan.steps) + len(made.steps)} steps)?"
-    if not invocation.confirm(question, yes=yes):
-        return PairResult(pair, made, None, len(ours), refused=True)
-    with ProgressLine(invocation) as line:
-        done = replicator.run(made, wiring.records())
-    if not invocation.json:
-        _show_done(invocation, pair, done)
-    return PairResult(pair, made, done, len(ours))
+    question += f"({len(made.prepared.plan.steps)} steps)?"
+    closed = [gate for gate in result.gates if not gate.passed]
+    stopped = closed and not keep_going
+    if not stopped and not invocation.confirm(question, yes=yes):
+        invocation.warn("nothing was changed")
+        return replace(result, refused=True)
+    with ProgressLine(invocation) as line, stopping(invocation) as stop:
+        result = run_pair(
+            wiring, replicator, result, keep_going=keep_going, stop=stop, tell=teller(line.tell)
+        )
+    if result.closed:
+        invocation.warn(
+            f"{pair.standby}: {len(closed)} of {len(result.gates)} gates did not open, and nothing "
+            "was changed; --keep-going does what can be done"
+        )
+    if result.done is not None and not invocation.json:
+        _show_done(invocation, pair, result.done)
+    return result
 
 
-def _show(invocation: Invocation, pair: PairSettings, made: Replicating) -> None:
-    from muster.report.terminal import plural, span, table, text
-    from snapshots.replicate import hosting
+def _show(invocation: Invocation, pair: PairSettings, made: Replicating, *, act: bool) -> None:
+    from muster.report.plan import step_lines
+    from muster.report.terminal import plural, span, text
+    from snapshots.replicate import LEFT, hosting
 
     plan = made.prepared.plan
     invocation.show(text(f"{pair.primary} -> {pair.standby}", "bold"))
-    rows = [(s.id, s.action.value, str(s.key), s.note) for s in plan.steps]
-    rows += [(m.id, m.action.value, str(m.key), m.note) for m in made.steps]
-    if rows:
-        invocation.show(table(["step", "action", "of", "note"], rows))
-        path = span(plan.critical_path_seconds + sum(s.seconds for s in made.steps))
-        invocation.show(text(f"{plural(len(rows), 'step')}, about {path}; --apply does them"))
+    if plan.steps:
+        invocation.show(*step_lines(plan))
+        path = span(plan.seconds)
+        invocation.show(
+            text(f"{plural(len(plan.steps), 'step')}, about {path} (marked * is the critical path)")
+        )
     else:
         invocation.show(text("in step: nothing to do", "green"))
     for choice in made.choices:
+        name = choice.model.target.name
         if choice.way is None:
-            words = f"{choice.model.target.name}: no way is left; " + "; ".join(choice.refused)
-            invocation.show(text(words, "red"))
+            invocation.show(text(f"{name}: no way is left", "bold red"))
+        elif not choice.done:
+            price = f", billed as {choice.price}" if choice.price else ""
+            words = f"{name}: goes by {choice.way.value}: {choice.takes}{price}"
+            invocation.show(text(words, "cyan"))
+        for refused in choice.refused:
+            invocation.show(text(f"    not by {refused}"))
     for lost in plan.not_restorable:
         invocation.show(text(f"not brought over: {lost.key}: {lost.sentence}", "yellow"))
+    for kind, count in sorted(made.left.items()):
+        invocation.show(text(f"left out: {plural(count, kind)}: {LEFT[kind]}"))
     hours, calls = hosting(made)
     if hours:
         invocation.show(
@@ -144,27 +177,30 @@ def _show(invocation: Invocation, pair: PairSettings, made: Replicating) -> None
                 "deployment at the failover"
             )
         )
+    if plan.steps and not act:
+        invocation.say("nothing was changed: --apply does it")
 
 
 def _show_done(invocation: Invocation, pair: PairSettings, done: Replicated) -> None:
-    from muster.report.terminal import change_lines, plural, span, table, text
+    from muster.report.plan import outcome_lines
+    from muster.report.terminal import plural, span, text
 
     for replica in done.known.replicas:
         proof = replica.proof
         told = f"{proof.same} of {proof.prompts} alike" if proof else replica.detail
         words = f"{replica.target.name}: {replica.state.value} by {replica.way.value}, {told}"
         invocation.show(text(f"{words}, {span(replica.lag.total_seconds())} after its source"))
-    failed = [step for step in done.steps if step.state != "done"]
-    if failed:
-        rows = [(s.id, s.state, str(s.key), s.error) for s in failed]
-        invocation.show(table(["step", "state", "of", "why"], rows))
     restored = done.restored
     if restored is not None:
-        for change in restored.remaining:
-            invocation.show(*change_lines(change))
-        for outcome in restored.record.outcomes:
-            if outcome.error:
-                invocation.show(text(f"{outcome.step}: {outcome.error}", "red"))
+        invocation.show(
+            *outcome_lines(
+                restored.record,
+                restored.remaining,
+                stopped=restored.stopped,
+                seconds=done.seconds,
+                calls=done.calls,
+            )
+        )
     words = "in step" if done.complete else "not in step"
     style = "bold green" if done.complete else "bold red"
     told = f"{pair.standby} is {words}; {plural(done.calls, 'call')} in {span(done.seconds)}"

@@ -6,6 +6,7 @@ import click
 
 from muster.commands.restoring import stopping
 from muster.invocation import Command, Exit, Invocation, described
+from muster.verbs.replicate import tools_for
 from muster.verbs.restore import declare_down as send_nothing
 from muster.verbs.restore import request_of, teller
 from muster.wiring import Wiring
@@ -30,13 +31,14 @@ def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) 
     from muster.report.plan import document, outcome_lines
     from muster.report.progress import ProgressLine
     from snapshots.restore import resume
+    from snapshots.steps import StepState
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
         send_nothing(wiring, declare_down)
         records = wiring.records()
         known = records.read(record)
         request = request_of(wiring, known)
-        tools = wiring.restore_tools()
+        tools = tools_for(wiring, known)
         with ProgressLine(invocation) as line, stopping(invocation) as stop:
             done = resume(request, tools, records, known.id, stop=stop, tell=teller(line.tell))
         if invocation.json:
@@ -62,7 +64,9 @@ def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) 
             )
     if done.stopped:
         return Exit.INTERRUPTED
-    return Exit.CLEAN if done.complete else Exit.FINDINGS
+    states = {done.record.state(step.id) for step in done.record.plan.steps}
+    whole = states <= {StepState.DONE, StepState.ADOPTED}
+    return Exit.CLEAN if done.complete and whole else Exit.FINDINGS
 
 
 @described(
@@ -105,7 +109,7 @@ def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
         if not invocation.confirm(f"take back {plural(len(steps), 'step')}?", yes=yes):
             invocation.warn("nothing was changed")
             return Exit.ERROR
-        tools = wiring.restore_tools()
+        tools = tools_for(wiring, known)
         with ProgressLine(invocation) as line, stopping(invocation) as stop:
             found = take_back(
                 tools,

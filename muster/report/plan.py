@@ -132,28 +132,7 @@ def plan_lines(plan: Plan) -> list[RenderableType]:
     lines: list[RenderableType] = [text(f"to {plan.target}  from snapshot {plan.snapshot[:12]}")]
     if plan.is_empty:
         lines.append(text("nothing to do: the target is as the snapshot says", "bold"))
-    critical = set(plan.critical_path)
-    for step in plan.steps[:_MOST]:
-        sign, style = _SIGNS[step.action.value]
-        marks = " *" if step.id in critical else ""
-        needs = f"  after {', '.join(step.needs[:6])}" if step.needs else ""
-        more = "…" if len(step.needs) > 6 else ""
-        head = f"{sign} {step.id:>5} {step.action.value:<6} {step.key}"
-        lines.append(text(f"{head}  {span(step.seconds)}{needs}{more}{marks}", style))
-        if step.note:
-            lines.append(text(f"          {step.note}"))
-        for path in step.paths[:12]:
-            where = path.path or "/"
-            lines.append(text(f"          {where}"))
-        lines += [
-            text(
-                f"          needs {q.what}: " + (q.answer or "NO ANSWER ([restore.secrets])"),
-                "" if q.answer else "bold red",
-            )
-            for q in step.questions
-        ]
-    if len(plan.steps) > _MOST:
-        lines.append(text(f"… and {len(plan.steps) - _MOST} more (--format json has them all)"))
+    lines += step_lines(plan)
     if plan.substitutions:
         rows = [(str(s.key), s.path, s.before, s.after, s.why) for s in plan.substitutions]
         lines.append(
@@ -184,6 +163,34 @@ def plan_lines(plan: Plan) -> list[RenderableType]:
                 "bold",
             )
         )
+    return lines
+
+
+def step_lines(plan: Plan) -> list[RenderableType]:
+    """Write the steps of a plan, one after the other, those of the critical path marked."""
+    lines: list[RenderableType] = []
+    critical = set(plan.critical_path)
+    for step in plan.steps[:_MOST]:
+        sign, style = _SIGNS[step.action.value]
+        marks = " *" if step.id in critical else ""
+        needs = f"  after {', '.join(step.needs[:6])}" if step.needs else ""
+        more = "…" if len(step.needs) > 6 else ""
+        head = f"{sign} {step.id:>5} {step.action.value:<6} {step.key}"
+        lines.append(text(f"{head}  {span(step.seconds)}{needs}{more}{marks}", style))
+        if step.note:
+            lines.append(text(f"          {step.note}"))
+        for path in step.paths[:12]:
+            where = path.path or "/"
+            lines.append(text(f"          {where}"))
+        lines += [
+            text(
+                f"          needs {q.what}: " + (q.answer or "NO ANSWER ([restore.secrets])"),
+                "" if q.answer else "bold red",
+            )
+            for q in step.questions
+        ]
+    if len(plan.steps) > _MOST:
+        lines.append(text(f"… and {len(plan.steps) - _MOST} more (--format json has them all)"))
     return lines
 
 

@@ -11,9 +11,14 @@ from muster.settings import PairSettings
 from muster.wiring import Wiring, mapping_of
 
 if TYPE_CHECKING:
+    from threading import Event
+
+    from snapshots.apply import Happened
+    from snapshots.gates import GateResult
     from snapshots.model import Json, JsonObject, Snapshot
-    from snapshots.replicate import ModelStep, Replicated, Replicating, Replicator
-    from snapshots.steps import Record, Step
+    from snapshots.replicate import Replicated, Replicating, Replicator
+    from snapshots.restore import Tools
+    from snapshots.steps import Plan, Record, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,9 @@ class PairResult:
     made: Replicating
     done: Replicated | None
     gaps: int
-    refused: bool = False
+    refused: bool = False  # by who was asked
+    gates: tuple[GateResult, ...] = ()
+    closed: bool = False  # a gate did not open, and nothing was done
 
     @property
     def complete(self) -> bool:
@@ -71,6 +78,20 @@ def replicator_for(
     )
 
 
+def tools_for(wiring: Wiring, record: Record) -> Tools:
+    """Give what goes on with a record, or takes it back: for a replication its models, too."""
+    from dataclasses import replace
+
+    tools = wiring.restore_tools()
+    if not record.plan.replica:
+        return tools
+    regions = dict(record.plan.mapping.regions)
+    for pair in wiring.settings.estate.pairs:
+        if regions.get(pair.primary) == pair.standby:
+            return replace(tools, models=replicator_for(wiring, pair).worker)
+    return tools
+
+
 def source_of(wiring: Wiring, pair: PairSettings, from_snapshot: str | None) -> Snapshot:
     """Give the primary: as it is now, or as a snapshot keeps it."""
     from dataclasses import replace
@@ -112,17 +133,32 @@ def prepare_pair(
     source = source_of(wiring, pair, from_snapshot)
     made = replicator.prepare(source)
     gaps = tuple(source.gaps) + tuple(made.prepared.target.gaps)
-    return replicator, PairResult(pair, made, None, len(gaps))
+    say(f"asking what would stop {len(made.prepared.plan.steps)} steps")
+    return replicator, PairResult(pair, made, None, len(gaps), gates=replicator.gates(made))
 
 
-def run_pair(wiring: Wiring, replicator: Replicator, found: PairResult) -> PairResult:
-    """Do what was prepared for a pair."""
-    done = replicator.run(found.made, wiring.records())
-    return PairResult(found.pair, found.made, done, found.gaps)
+def run_pair(
+    wiring: Wiring,
+    replicator: Replicator,
+    found: PairResult,
+    *,
+    keep_going: bool = False,
+    stop: Event | None = None,
+    tell: Callable[[Happened], None] | None = None,
+) -> PairResult:
+    """Do what was prepared for a pair; nothing when a gate did not open, but for `keep_going`."""
+    from dataclasses import replace
+
+    if any(not gate.passed for gate in found.gates) and not keep_going:
+        return replace(found, closed=True)
+    done = replicator.run(found.made, wiring.records(), stop=stop, tell=tell)
+    return replace(found, done=done)
 
 
 def exit_code(results: Sequence[PairResult]) -> int:
-    """Give the exit code: 3 for what was unread, 2 when a standby is not in step."""
+    """Give the exit code: 1 when a gate did not open, 3 for what was unread, 2 when not in step."""
+    if any(result.closed or result.refused for result in results):
+        return Exit.ERROR
     if any(result.gaps for result in results):
         return Exit.INCOMPLETE
     acted = [result for result in results if result.done is not None]
@@ -152,8 +188,17 @@ def document(results: Sequence[PairResult]) -> JsonObject:
         "not_restorable": [n for r in results for n in _not_restorable(r)],
         "remaining_changes": [c for r in results for c in _remaining(r)],
         "record": next((r.record for r in results if r.record), None),
+        "gates": [g for r in results for g in _gates(r)],
         "pairs": shown,
     }
+
+
+def plan_of(result: PairResult) -> tuple[Plan, Record | None]:
+    """Give the plan as it was carried out, with its record; before, as it is meant."""
+    restored = result.done.restored if result.done is not None else None
+    if restored is not None:
+        return restored.record.plan, restored.record
+    return result.made.prepared.plan, None
 
 
 def _step(step: Step, record: Record | None) -> JsonObject:
@@ -165,32 +210,30 @@ def _step(step: Step, record: Record | None) -> JsonObject:
         "target": step.target,
         "needs": list(step.needs),
         "state": outcome.state.value if outcome else "waiting",
-        "seconds": outcome.seconds if outcome else step.seconds,
+        "seconds": round(outcome.seconds, 3) if outcome else step.seconds,
         "note": step.note,
         "error": outcome.error if outcome else "",
-    }
-
-
-def _model_step(step: ModelStep) -> JsonObject:
-    return {
-        "id": step.id,
-        "action": step.action.value,
-        "key": str(step.key),
-        "target": step.target,
-        "needs": list(step.needs),
-        "state": step.state,
-        "seconds": step.took if step.state in {"done", "failed"} else step.seconds,
-        "note": step.note,
-        "error": step.error,
+        "model": step.work.model if step.work is not None else None,
+        "way": step.work.way if step.work is not None else None,
     }
 
 
 def _steps(result: PairResult) -> list[JsonObject]:
-    done = result.done
-    record = done.restored.record if done is not None and done.restored is not None else None
-    plan = record.plan if record is not None else result.made.prepared.plan
-    models = done.steps if done is not None else result.made.steps
-    return [*(_step(s, record) for s in plan.steps), *(_model_step(s) for s in models)]
+    plan, record = plan_of(result)
+    return [_step(step, record) for step in plan.steps]
+
+
+def _gates(result: PairResult) -> list[JsonObject]:
+    return [
+        {
+            "name": gate.name,
+            "subject": gate.subject,
+            "passed": gate.passed,
+            "detail": gate.detail,
+            "remedy": gate.remedy,
+        }
+        for gate in result.gates
+    ]
 
 
 def _not_restorable(result: PairResult) -> list[JsonObject]:
@@ -213,7 +256,7 @@ def _remaining(result: PairResult) -> list[JsonObject]:
 
 
 def _document(result: PairResult) -> JsonObject:
-    from snapshots.replicate import hosting
+    from snapshots.replicate import LEFT, hosting
 
     made, known = result.made, result.done.known if result.done else result.made.known
     hours, calls = hosting(made)
@@ -222,7 +265,7 @@ def _document(result: PairResult) -> JsonObject:
         "standby": made.standby,
         "complete": result.complete,
         "record": result.record or None,
-        "steps": len(made.prepared.plan.steps) + len(made.steps),
+        "steps": len(made.prepared.plan.steps),
         "models": [
             {
                 **replica.document(),
@@ -237,9 +280,15 @@ def _document(result: PairResult) -> JsonObject:
                 "model": choice.model.name,
                 "way": choice.way.value if choice.way else None,
                 "done": choice.done,
+                "takes": choice.takes,
+                "price": choice.price,
                 "refused": list(choice.refused),
             }
             for choice in made.choices
         ],
         "cost": {"hosting_hours_a_month": hours, "calls_a_month": calls},
+        "left": [
+            {"kind": kind, "count": count, "why": LEFT[kind]}
+            for kind, count in sorted(made.left.items())
+        ],
     }

@@ -151,15 +151,19 @@ def teller(tell: Callable[[str], None]) -> Callable[[Happened], None]:
 def request_of(wiring: Wiring, record: Record) -> Request:
     """Give the request that a record was made for."""
     from snapshots.model import Snapshot
+    from snapshots.steps import Mapping as Places
 
     plan = record.plan
     ledger = wiring.ledger()
+    # A plan that was not made from a kept snapshot, or from a part of one: what its steps want is
+    # all there is, and that is in the target's names already.
+    found = {step.key: step.after for step in plan.steps if step.after is not None}
+    wanted = Snapshot(plan.estate, plan.made_at, plan.version, found, id=plan.snapshot)
+    if plan.replica:
+        return request_with(wiring, wanted, Places(), plan.target, (), plan.prune, ())
     try:
         loaded = ledger.load(ledger.resolve(plan.snapshot))
     except NotFoundError:
-        # A plan that was not made from a kept snapshot: what its steps want is all there is.
-        found = {step.key: step.after for step in plan.steps if step.after is not None}
-        loaded = Snapshot(plan.estate, plan.made_at, plan.version, found, id=plan.snapshot)
-        return request_with(wiring, loaded, plan.mapping, plan.target, (), plan.prune, ())
+        return request_with(wiring, wanted, plan.mapping, plan.target, (), plan.prune, ())
     regions = tuple(plan.mapping.regions)
     return request_with(wiring, loaded, plan.mapping, plan.target, plan.only, plan.prune, regions)

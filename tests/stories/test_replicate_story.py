@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from muster.cli import main
-from muster.commands.replicate import replicator_for
+from muster.verbs.replicate import replicator_for
 from muster.settings import Environment, load
 from muster.wiring import Wiring
 from snapshots.clock import SystemClock
@@ -334,11 +333,11 @@ def test_a_model_that_is_called_outlives_the_fifteen_days_and_one_that_is_not_go
     settings = load(site.file)
     for days in (8.0, 16.0):
         site.sandbox.control("POST", "clock", {"advance": 8 * 86400})
-        with Wiring(settings, Environment()) as wiring:
+        with Wiring(settings, Environment(), clock=Later(days)) as wiring:
             replicator = replicator_for(wiring, settings.estate.pairs[0])
-            replicator.tools = replace(replicator.tools, clock=Later(days))
             made = replicator.prepare(wiring.ledger().load())
-            calls = [s for s in made.steps if s.action is Action.UPDATE]
+            calls = [s for s in made.prepared.plan.steps if s.work is not None]
+            assert all(s.action is Action.UPDATE for s in calls)
             assert len(calls) == (len(FINE_TUNED) if policy == "ping" else 0)
             if policy == "ping":
                 replicator.run(made, wiring.records())
