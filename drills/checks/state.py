@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from drills.checks.asked import AskedCheck, Judged, both_fail, not_run, verdict
 from drills.checks.settings import Settings
 from drills.model import CheckContext, CheckState
+from snapshots.cloud.regions import region_name
 from snapshots.compare import compare
 from snapshots.kinds import BY_NAME
-from snapshots.mapping import adopt, logical, translate
+from snapshots.mapping import adopt, logical, region_of, translate
 from snapshots.model import Change, ChangeType, Json, JsonObject, Key, Resource, Snapshot
 from snapshots.plan import chosen, recoverable
 from snapshots.restore import in_regions
@@ -25,45 +26,72 @@ def _identity(kind: str) -> Mapping[str, tuple[str, ...]]:
     return {f"{items.path}[]": items.by for items in found.fields.items} if found else {}
 
 
-def _deployable(live: Snapshot) -> frozenset[tuple[str, str]]:
-    """Give the fine-tuned models that the target has: (account id in lower case, name)."""
-    accounts = {key.path: resource.id.lower() for key, resource in live.resources.items()
-                if key.kind == "account"}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What a part of the expected state has to be seen with."""
+
+    resources: Mapping[Key, Resource] = field(default_factory=dict)  # all, in the target's names
+    moved: AbstractSet[Key] = frozenset()  # what the Mapping puts under another key
+    models: AbstractSet[tuple[str, str]] = frozenset()  # that live: (account id, model's name)
+
+
+def whole_of(context: CheckContext, live: Snapshot) -> Whole:
+    """Give the whole of the mapped snapshot: of a store, what became of its files is in there.
+
+    Fine-tuned models live in the target, and in accounts of the snapshot whose region is not
+    declared down: whoever deploys them there again gets them.
+    """
+    source = context.source
+    if source is None:
+        return Whole(models=_models(live, frozenset()))
+    taking_part = in_regions(source, tuple(context.mapping.regions))
+    translated = translate(taking_part, context.mapping)
+    down = frozenset(region_name(region) for region in context.cloud.regions.down)
+    return Whole(
+        translated.snapshot.resources,
+        frozenset(to for key, to in translated.keys.items() if to != key),
+        _models(live, frozenset()) | _models(source, down),
+    )
+
+
+def _models(snapshot: Snapshot, down: AbstractSet[str]) -> frozenset[tuple[str, str]]:
+    """Give the fine-tuned models of living accounts: (account id in lower case, name)."""
+    accounts = {
+        key.path: resource.id.lower()
+        for key, resource in snapshot.resources.items()
+        if key.kind == "account" and region_name(region_of(resource)) not in down
+    }
     return frozenset(
         (accounts[key.path[:3]], key.name)
-        for key in live.resources
+        for key in snapshot.resources
         if key.kind == "fine-tuned-model" and key.path[:3] in accounts
     )
 
 
-def moved_in(context: CheckContext) -> frozenset[Key]:
-    """Give what the Mapping puts under another key: of such a group the target keeps its own."""
-    if context.source is None:
-        return frozenset()
-    taking_part = in_regions(context.source, tuple(context.mapping.regions))
-    keys = translate(taking_part, context.mapping).keys
-    return frozenset(to for key, to in keys.items() if to != key)
-
-
 def left(
-    expected: Snapshot, live: Snapshot, moved: AbstractSet[Key] = frozenset()
+    expected: Snapshot, live: Snapshot, whole: Whole | None = None
 ) -> tuple[list[Change], list[str]]:
     """Give the changes that a restore would still make, and what nothing can bring back.
 
     Both sides in logical form; the same steps as the plan of a restore: what muster never writes
     and what is lost by Azure's own word is named, and is no change. What is only in the target is
-    left alone. `moved` is what the Mapping puts under another key.
+    left alone.
     """
     there = logical(live.resources)
-    found = recoverable(expected.resources, there, models=_deployable(live), hidden=live.hidden)
-    wanted, _ = adopt(found.wanted, found.there, moved)
+    about = expected.resources
+    whole = whole or Whole(models=_models(live, frozenset()))
+    found = recoverable(
+        {**whole.resources, **about}, there, models=whole.models, hidden=live.hidden
+    )
+    can = {key: resource for key, resource in found.wanted.items() if key in about}
+    wanted, _ = adopt(can, found.there, whole.moved)
     wanted_there = {key: resource for key, resource in found.there.items() if key in wanted}
     changes = compare(
         replace(expected, resources=wanted, gaps=(), stale={}),
         replace(live, resources=wanted_there, stale={}),
         _identity,
     )
-    lost = [f"{item.key}: {item.recovery.value}" for item in found.not_restorable]
+    lost = [f"{n.key}: {n.recovery.value}" for n in found.not_restorable if n.key in about]
     return [change for change in changes if change.type is not ChangeType.ADDED], lost
 
 
@@ -74,7 +102,7 @@ def difference(
 
     `allowed` names resources that need not come back, by key or glob.
     """
-    changes, lost = left(expected, live, moved_in(context))
+    changes, lost = left(expected, live, whole_of(context, live))
     changes = [change for change in changes if not (allowed and chosen(allowed, change.key))]
     unknown = [change for change in changes if change.type is ChangeType.UNKNOWN]
     real = [change for change in changes if change.type is not ChangeType.UNKNOWN]
@@ -154,11 +182,14 @@ class StateCheck(AskedCheck):
         if not broken:
             return difference(context, expected, live, self.allowed)
         there = logical(live.resources)
-        restored = recoverable(wanted, there, models=_deployable(live)).wanted
+        whole = whole_of(context, live)
+        restored = recoverable({**whole.resources, **wanted}, there, models=whole.models).wanted
         keys = sorted(
             key
             for key in restored
-            if key in live.resources and not (self.allowed and chosen(self.allowed, key))
+            if key in wanted
+            and key in live.resources
+            and not (self.allowed and chosen(self.allowed, key))
         )
         if not keys:
             return not_run("the target holds nothing of the snapshot that could be broken")

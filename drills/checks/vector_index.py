@@ -7,6 +7,7 @@ from urllib.parse import quote
 from drills.checks.asked import AskedCheck, Judged, not_run, verdict
 from drills.checks.golden import together
 from drills.checks.settings import Settings
+from drills.checks.state import whole_of
 from drills.checks.targets import account_of, endpoint, find, objects_at, project_place, text_at
 from drills.checks.targets import within as at
 from drills.model import CheckContext
@@ -69,7 +70,8 @@ class VectorIndexCheck(AskedCheck):
         found = find(context, self.declaration.subject, kinds, self.store)
         should = context.expected.resources if context.expected is not None else {}
         there = logical(context.live().resources)
-        can = recoverable(should, there, hidden=context.live().hidden).wanted
+        whole = {**whole_of(context, context.live()).resources, **should}
+        can = recoverable(whole, there, hidden=context.live().hidden).wanted
         judged: list[Judged] = []
         if found.missing and not broken:
             judged.append(verdict(False, "vector stores", None, found.complaint()))
