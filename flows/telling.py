@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from threading import Condition, Thread
 from types import TracebackType
@@ -29,6 +30,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 
 from flows.wired import VerbError, quiet_tracebacks
+from muster import metrics
 from muster.invocation import Exit
 from snapshots.model import JsonObject, canonical
 
@@ -105,6 +107,13 @@ def concluded(verb: str, work: Callable[[], Outcome]) -> State[JsonObject]:
 
 def tell(outcome: Outcome) -> None:
     """Make the artifacts of an outcome and send its events; a server that is away is no error."""
+    metrics.record(
+        outcome.verb,
+        outcome.document,
+        now=datetime.now(UTC),
+        estate=outcome.estate,
+        warn=get_run_logger().warning,
+    )
     key = f"muster-{outcome.verb}"
     document: JsonObject = outcome.document
     size = len(canonical(document))

@@ -9,16 +9,21 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 import click
 
 from muster import __version__
 from muster.invocation import Exit, Invocation, safe_lines, shared_options
+from muster.runlog import RunLog
 from snapshots.errors import MusterError
+
+if TYPE_CHECKING:
+    from snapshots.model import Json
 
 
 class Entry(NamedTuple):
@@ -124,6 +129,8 @@ COMMANDS: dict[str, Entry] = {
         "Rehearse",
     ),
 }
+# How loud the log says that a command ended.
+_SEVERITY: Final[Mapping[int, str]] = {Exit.CLEAN: "INFO", Exit.ERROR: "ERROR"}
 SECTIONS = ("Begin", "Keep", "Look", "Decide", "Recover", "Rehearse")
 
 
@@ -194,7 +201,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     invocation = Invocation()
     with contextlib.suppress(ValueError, AttributeError):  # no such signal, or not the main thread
         signal.signal(signal.SIGTERM, _terminate)
-    code = _run(list(sys.argv[1:] if argv is None else argv), invocation)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    log = invocation.log = RunLog(
+        invocation.environment.log,
+        lambda text: _scrub(text, invocation),
+        command=next((word for word in arguments if word in COMMANDS), ""),
+    )
+    log.write("started", {"version": __version__})
+    began = time.monotonic()
+    code = _run(arguments, invocation)
+    seconds = round(time.monotonic() - began, 3)
+    log.write(
+        "ended", {"exit_code": int(code), "seconds": seconds}, severity=_SEVERITY.get(code, "WARN")
+    )
+    if log.trouble:
+        _complain(f"warning: the log {log.target} was not written: {log.trouble}")
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -219,6 +240,8 @@ def _run(argv: list[str], invocation: Invocation) -> int:
         return Exit.ERROR
     except MusterError as error:
         _complain(_words(error, invocation))
+        told: dict[str, Json] = {"what": error.what, "where": error.where, "remedy": error.remedy}
+        invocation.log.write("error", told, severity="ERROR")
         _debug_log(error, invocation, always=False)
         return Exit.ERROR
     except BrokenPipeError:
@@ -228,7 +251,9 @@ def _run(argv: list[str], invocation: Invocation) -> int:
         _drop_stdout()
         return done.code if isinstance(done.code, int) else Exit.ERROR
     except Exception as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
-        _complain(_internal(error, invocation))
+        words = _internal(error, invocation)
+        _complain(words)
+        invocation.log.write("error", {"what": words}, severity="ERROR")
         return Exit.ERROR
     return int(result) if isinstance(result, int) else Exit.CLEAN
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from muster.runlog import RunLog
 from muster.settings import Environment, Settings, find, load
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from snapshots.cloud import BucketView
     from snapshots.model import JsonObject
 
 
@@ -60,6 +63,7 @@ class Invocation:
     quiet: bool = False
     color: bool = True
     terminal: bool | None = None  # None: whatever stderr is
+    log: RunLog = field(default_factory=RunLog)
     _settings: Settings | None = None
 
     @property
@@ -91,10 +95,35 @@ class Invocation:
 
     def warn(self, text: str) -> None:
         """Tell a person what they should not miss: to stderr, always."""
+        self.log.write("warning", {"text": text}, severity="WARN")
         click.echo(
             click.style("warning: ", fg="yellow") + safe_lines(text),
             err=True,
             color=self._paint(err=True),
+        )
+
+    def observe(
+        self, verb: str, document: Callable[[], JsonObject], budget: Iterable[BucketView] = ()
+    ) -> None:
+        """Send a verb's result as metrics and write it to the log, where either is wanted."""
+        from muster import metrics
+
+        if not metrics.enabled() and not self.log.target:
+            return
+        made = document()
+        estate = self.settings().estate.name
+        facts = {
+            f"{m.name}{list(m.of.values())}" if m.of else m.name: m.value
+            for m in metrics.measures(verb, made)
+        }
+        self.log.write("result", {"estate": estate, **facts})
+        metrics.record(
+            verb,
+            made,
+            now=datetime.now(UTC),
+            estate=estate,
+            budget={view.name: view.remaining / max(view.capacity, 1) for view in budget},
+            warn=self.warn,
         )
 
     def _paint(self, *, err: bool = False) -> bool:

@@ -215,6 +215,7 @@ class Environment:
     config: Path | None = None  # MUSTER_CONFIG
     debug: bool = False  # MUSTER_DEBUG
     color: bool = True  # NO_COLOR turns it off
+    log: str = ""  # MUSTER_LOG: a file, or "stderr"
     # What opens a Blob vault when no token does: the names are those of Microsoft's own tools.
     storage_key: str = field(default="", repr=False)  # AZURE_STORAGE_KEY
     storage_sas: str = field(default="", repr=False)  # AZURE_STORAGE_SAS_TOKEN
@@ -235,6 +236,7 @@ class Environment:
             config=Path(config) if config else None,
             debug=found.get("MUSTER_DEBUG", "").strip().lower() not in ("", "0", "false", "no"),
             color=not found.get("NO_COLOR"),
+            log=found.get("MUSTER_LOG", "").strip(),
             prefect_url=found.get("PREFECT_API_URL", "").strip(),
             prefect_key=found.get("PREFECT_API_KEY", ""),
             prefect_auth=found.get("PREFECT_API_AUTH_STRING", ""),
@@ -369,9 +371,18 @@ _KEY_BYTES = 32
 
 
 def read_answer(reference: str, settings: Settings) -> str:
-    """Give the secret that "env:NAME" or "file:PATH" points to. Raises SettingsError.
+    """Give the secret that "env:NAME" or "file:PATH" of [restore.secrets] points to.
+
+    Raises SettingsError.
+    """
+    return read_reference(reference, settings.file.parent, "restore.secrets")
+
+
+def read_reference(reference: str, folder: Path, where: str) -> str:
+    """Give the secret that "env:NAME" or "file:PATH" points to; a path may begin in `folder`.
 
     A file must be readable by its owner alone; a line end at its end is not part of the secret.
+    Raises SettingsError, which names `where` the reference stands and never quotes what it gives.
     """
     how, _, name = reference.partition(":")
     match how:
@@ -380,18 +391,18 @@ def read_answer(reference: str, settings: Settings) -> str:
             if not value:
                 raise SettingsError(
                     f"the environment has no {name}",
-                    where="restore.secrets",
+                    where=where,
                     remedy=f"set {name}, and run it again",
                 )
             return value
         case "file":
-            path = settings.file.parent.joinpath(Path(name).expanduser())
+            path = folder.joinpath(Path(name).expanduser())
             _guard(path)
             return path.read_text("utf-8").rstrip("\r\n")
         case _:
             raise SettingsError(
                 f"{how!r} is no way to a secret",
-                where="restore.secrets",
+                where=where,
                 remedy='write "env:NAME", "file:PATH" or "keyvault:https://…/secrets/NAME"',
             )
 

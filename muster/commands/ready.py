@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -47,6 +48,7 @@ def command(invocation: Invocation, chosen: tuple[str, ...], everything: bool, s
         ProgressLine(invocation) as line,
     ):
         found = assess(wiring, chosen, tell=line.tell)
+    invocation.observe("ready", partial(document, found))
     if invocation.json:
         invocation.emit(document(found))
     else:

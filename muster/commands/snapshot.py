@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -39,10 +40,13 @@ def command(invocation: Invocation, content: bool | None, reference: bool | None
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
         kept = keep_snapshot(wiring, invocation, content=content, reference=reference)
+        budget = wiring.cloud().budget.view()
     for warning in kept.warnings:
         invocation.warn(warning)
+    document = partial(report.document, kept.snapshot, kept.kept, kept.bundle, kept.warnings)
+    invocation.observe("snapshot", document, budget)
     if invocation.json:
-        invocation.emit(report.document(kept.snapshot, kept.kept, kept.bundle, kept.warnings))
+        invocation.emit(document())
     else:
         invocation.show(*report.lines(kept.snapshot, kept.kept))
     return Exit.INCOMPLETE if kept.snapshot.gaps else Exit.CLEAN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import click
 
@@ -64,6 +65,7 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
         found, warning = verify_stores(wiring, sample=sample, seed=seed, tell=line.tell)
     if warning:
         invocation.warn(warning)
+    invocation.observe("verify", partial(document, found))
     if invocation.json:
         invocation.emit(document(found))
         return Exit.CLEAN if found.whole else Exit.FINDINGS
