@@ -70,7 +70,7 @@ def test_the_demo_estate_is_a_believable_company(demo: Play) -> None:
         ("ais-care-swc/care-desk", True),
         ("ais-care-swc/care-lab", False),
     ]
-    assert demo.world.store.count(f"dp:{str(care).lower()}/projects/care-desk:agents") == 2
+    assert demo.world.store.count(f"dp:{str(care).lower()}/projects/care-desk:agents") == 3
     assert demo.world.store.count(f"dp:{str(claims).lower()}:jobs") == 2
 
 
