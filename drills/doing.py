@@ -502,7 +502,7 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
         case WaitStep():
             return {"seconds": step.seconds}
         case ApproveStep():
-            return {"question": step.question, "approvers": list(running.drill.approvers)}
+            return {"question": running.word(step.question), "approvers": list(running.drill.approvers)}
         case RunStep():
             words = "\0".join(step.command).encode()
             return {
@@ -785,8 +785,9 @@ def _approve(step: ApproveStep, running: Running, outcome: StepOutcome) -> StepO
     approver = running.equipment.approver
     if approver is None:
         raise RefusedError("nobody is there to approve")
-    who = approver.ask(step.question, running.drill.approvers)
-    running.approvals.append(f"{who}: {step.question}")
+    question = running.word(step.question)
+    who = approver.ask(question, running.drill.approvers)
+    running.approvals.append(f"{who}: {question}")
     running.journal.write({"event": "approval", "what": running.approvals[-1]})
     return replace(outcome, approver=who, detail=f"{who} said yes")
 

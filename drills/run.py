@@ -82,6 +82,13 @@ def maker(equipment: Equipment, running: Running | None = None) -> CheckMaker:
     def make(declaration: CheckDeclaration) -> Check:
         if declaration.check in own.NAMES:
             return own.make(declaration, running)
+        if running is not None:  # what only a run knows: its regions, its group
+            settings = running.filled(declaration.settings)
+            declaration = replace(
+                declaration,
+                subject=running.word(declaration.subject),
+                settings=settings if isinstance(settings, dict) else {},
+            )
         return equipment.make(declaration)
 
     return make
