@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +75,7 @@ def command(
     sweep reads everything, each [audit] sweep and whenever the log has a hole. Findings and gaps
     together exit with 3: what was not read may be worse.
     """
+    from muster.report import audit_json
     from muster.report.audit_formats import ReportFormat, write, write_all
     from muster.report.audit_text import lines
     from muster.verbs.audit import exit_code
@@ -91,6 +93,7 @@ def command(
     least = Severity(fail_on) if fail_on else Severity.INFO
     with Wiring(invocation.settings(), invocation.environment) as wiring:
         report = run_audit(wiring, invocation, Wishes(scope=scopes, since=since, sweep=sweep))
+    invocation.observe("audit", lambda: json.loads(audit_json.write(report)))
     if output is not None:
         for file in write_all(report, wanted, output, least=least):
             invocation.say(f"wrote {file}")

@@ -86,6 +86,7 @@ def command(
             )
             for pair in chosen
         ]
+    invocation.observe("replicate", lambda: document(results))
     if invocation.json:
         invocation.emit(document(results))
     return exit_code(results)

@@ -154,18 +154,18 @@ def _run(
             return Exit.ERROR
         with ProgressLine(invocation) as line, stopping(invocation) as stop:
             done = execute(prepared, tools, wiring.records(), stop=stop, tell=teller(line.tell))
+        shown = document(
+            name,
+            done.record.plan,
+            record=done.record,
+            remaining=done.remaining,
+            gates=asked,
+            seconds=done.seconds,
+            calls=done.calls,
+        )
+        invocation.observe("restore", lambda: shown)
         if invocation.json:
-            invocation.emit(
-                document(
-                    name,
-                    done.record.plan,
-                    record=done.record,
-                    remaining=done.remaining,
-                    gates=asked,
-                    seconds=done.seconds,
-                    calls=done.calls,
-                )
-            )
+            invocation.emit(shown)
         else:
             invocation.show(
                 *outcome_lines(
