@@ -21,6 +21,7 @@ from muster.report import audit_words as words
 from muster.report import site_charts as charts
 from muster.report.pages import STYLE, page
 from muster.report.site_charts import Drawn, Series
+from muster.report.site_drift import WHOLE
 from muster.report.site_model import (
     DrillView,
     Level,
@@ -44,7 +45,6 @@ VAULT: Final = "reports"  # folder of the vault
 MARK: Final = "muster-report.txt"  # how a folder of ours is known again
 ROWS: Final = 500  # resources on one page
 RESOURCES: Final = 20_000  # listed at most; beyond, the table by kind and account tells them
-WHOLE: Final = 100  # findings told whole
 PROBLEMS: Final = 8  # on the first screen
 LISTED: Final = 200  # problems at all
 RUNS: Final = 20  # of one drill in its table
@@ -146,7 +146,9 @@ def pages(site: Site) -> dict[str, bytes]:
         for run in view.runs:
             if run.page:
                 this = _Page(run.page, "drills.html", run.title, site.drills.part)
-                found[run.page] = fill("drill", this, {"run": run, "chart": _steps(run)})
+                found[run.page] = fill(
+                    "drill", this, {"run": run, "chart": _steps(run), "distribution": _spread(run)}
+                )
     found |= site.copies
     found[MARK] = _mark(site)
     return dict(sorted(found.items()))
@@ -534,6 +536,10 @@ def _distribution(row: RehearsalRow) -> Drawn | None:
         unit=_count,
         caption=f"{len(row.times)} measured runs by RTO.",
     )
+
+
+def _spread(run: RunRow) -> Drawn | None:
+    return _distribution(run.rehearsal) if run.rehearsal is not None else None
 
 
 def _steps(run: RunRow) -> Drawn | None:

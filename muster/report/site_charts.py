@@ -142,7 +142,7 @@ def _different(labels: Sequence[str]) -> list[str]:
 def _settings(height: int, unit: Callable[[float], str]) -> dict[str, Any]:
     from pygal.style import Style  # type: ignore[import-untyped]
 
-    sizes = {"label_font_size": 12, "major_label_font_size": 12}
+    sizes = {"label_font_size": 13, "major_label_font_size": 13}
     return {
         "js": [],
         "css": [],
@@ -236,6 +236,5 @@ def _inner(element: ET.Element, tones: Sequence[str]) -> Iterator[str]:
 
 
 def _tag(element: ET.Element) -> str:
-    """Give an element's name; a comment has none, whatever the types say."""
-    tag: object = element.tag
-    return tag.rsplit("}", 1)[-1] if isinstance(tag, str) else ""
+    """Give an element's name; a comment's is a function, and so no name."""
+    return str(element.tag).rsplit("}", 1)[-1]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from muster.report.audit_timeline import Chart
 from muster.report.audit_words import age, cut, visible
 from snapshots.model import JsonObject
 
@@ -339,6 +340,7 @@ class Drift:
     stories: tuple[StoryRow, ...] = ()  # newest first
     stories_by_day: Mapping[str, int] = field(default_factory=dict)
     decisions: tuple[DecisionRow, ...] = ()  # newest first
+    timeline: Chart | None = None  # of the open findings
     risks: tuple[tuple[str, str, str], ...] = ()  # severity, message, due
     facts: tuple[tuple[str, str], ...] = ()
 
@@ -414,6 +416,34 @@ class Proved:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedRow:
+    """One run of a rehearsal."""
+
+    seed: str
+    level: Level
+    verdict: str
+    rto: str
+    reasons: str
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalRow:
+    """Many runs in a sandbox: how long they took, and what failed."""
+
+    drill: str
+    at: datetime | None
+    runs: int
+    verdicts: str
+    level: Level
+    times: tuple[float, ...]
+    shares: tuple[tuple[str, str], ...]  # p50, p90 …
+    objective: float | None
+    failing: tuple[tuple[str, int], ...]
+    seeds: tuple[SeedRow, ...] = ()
+    page: str = ""  # of its evidence
+
+
+@dataclass(frozen=True, slots=True)
 class RunRow:
     """One run of a drill."""
 
@@ -447,6 +477,7 @@ class RunRow:
     problems: tuple[str, ...]  # what speaks against the evidence itself
     script: str
     facts: tuple[tuple[str, str], ...]
+    rehearsal: RehearsalRow | None = None
 
     @property
     def late(self) -> bool:
@@ -456,21 +487,6 @@ class RunRow:
             and self.objective_rto is not None
             and self.rto > self.objective_rto
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RehearsalRow:
-    """Many runs in a sandbox: how long they took, and what failed."""
-
-    drill: str
-    at: datetime | None
-    runs: int
-    verdicts: str
-    level: Level
-    times: tuple[float, ...]
-    shares: tuple[tuple[str, str], ...]  # p50, p90 …
-    objective: float | None
-    failing: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ def checked(what: str, kinds: Iterable[str]) -> str:
 
 
 def write(ledger: Ledger, signed: SignOff) -> str:
-    """Keep a sign-off on the baseline branch, in place of an older one of the same; give the commit.
+    """Keep a sign-off on the baseline branch, in place of an older one of the same.
+
+    Gives the commit.
 
     Raises InputError when nothing is approved yet, ConcurrentError when somebody wrote first.
     """

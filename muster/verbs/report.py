@@ -74,7 +74,9 @@ def make_report(
 
 def site_of(wiring: Wiring, *, use_vault: bool = True, tell: Tell = untold) -> Site:
     """Gather what is recorded."""
-    from muster.report.site_gather import Promises, gather, record_names
+    from muster.report.site_evidence import record_names
+    from muster.report.site_gather import gather
+    from muster.report.site_reading import Promises
 
     settings = wiring.settings
     troubles: list[str] = []

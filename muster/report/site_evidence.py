@@ -1,0 +1,152 @@
+"""The index of everything that proves something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from muster.report import audit_words as words
+from muster.report.site_model import (
+    Drift,
+    Drills,
+    EvidenceRow,
+    EvidenceView,
+    Level,
+    Part,
+    RunRow,
+    see,
+    when,
+    worst,
+)
+from muster.report.site_reading import Reading, json_files, text_of, time_in, time_of
+from snapshots.ledger import EVIDENCE
+
+INDEX = 2_000  # rows of the index of evidence
+
+
+def evidence_of(
+    reading: Reading,
+    runs: Sequence[RunRow],
+    drills: Drills,
+    drift: Drift,
+    records: Sequence[str],
+) -> EvidenceView:
+    """List all that proves something, newest first; `records` are ids of what was applied."""
+    rows: list[EvidenceRow] = [
+        EvidenceRow(
+            run.at,
+            "drill",
+            run.id,
+            run.level,
+            run.verdict if not run.problems else f"{run.verdict}, DOES NOT HOLD",
+            run.page,
+            run.hash,
+            f"muster drill check {run.id}",
+        )
+        for run in runs
+    ]
+    level = Level.BAD if any(run.problems for run in runs) else Level.GOOD
+    verified: list[tuple[datetime, str]] = []
+    for path, document in json_files(reading, EVIDENCE, "verifications/"):
+        at, verdict = time_of(document.get("at")), text_of(document, "verdict")
+        if at is not None:
+            verified.append((at, verdict))
+        rows.append(
+            EvidenceRow(
+                at,
+                "verification",
+                path.rsplit("/", 1)[-1].removesuffix(".json"),
+                Level.GOOD if verdict == "whole" else Level.BAD,
+                verdict,
+                "",
+                "",
+                f"git --git-dir=LEDGER show evidence:{path}",
+            )
+        )
+    level = worst([level, _verified(reading, verified)])
+    rows += [
+        EvidenceRow(
+            audit.at,
+            "audit",
+            audit.id,
+            Level.NOTE,
+            f"{words.plural(audit.findings, 'finding')}, {words.plural(audit.gaps, 'gap')}",
+            "drift.html",
+            audit.commit,
+            f"git --git-dir=LEDGER show {audit.commit[:12]}:audits/latest.json",
+        )
+        for audit in drift.audits
+    ]
+    rows += [
+        EvidenceRow(
+            decision.at,
+            "decision",
+            decision.what,
+            Level.NOTE,
+            f"by {decision.by}",
+            "drift.html#decisions",
+            decision.commit,
+            f"git --git-dir=LEDGER show {decision.commit[:12]}",
+        )
+        for decision in drift.decisions
+    ]
+    rows += [
+        EvidenceRow(
+            time_in(id_), "record", see(id_, 120), Level.NOTE, "what was applied", "", "", ""
+        )
+        for id_ in records
+    ]
+    rows.sort(key=lambda r: (r.at or datetime.min.replace(tzinfo=UTC), r.kind, r.id), reverse=True)
+    if reading.troubles:
+        level = worst([level, Level.UNKNOWN])
+    signed = sum(run.signed for run in runs)
+    headline = (
+        f"{words.plural(len(runs), 'drill evidence', 'drill evidences')} in one chain, "
+        f"{signed} signed; "
+        f"{words.plural(len(verified), 'verification')}"
+    )
+    if any(run.problems for run in runs):
+        headline = "Some evidence does not hold"
+    elif reading.troubles:
+        headline += f"; {words.plural(len(reading.troubles), 'thing')} could not be read"
+    return EvidenceView(
+        Part(level, headline, drills.part.sources),
+        tuple(rows[:INDEX]),
+        max(0, len(rows) - INDEX),
+        tuple(sorted(reading.sources.values(), key=lambda s: s.anchor)),
+        tuple(reading.troubles),
+    )
+
+
+def _verified(reading: Reading, found: list[tuple[datetime, str]]) -> Level:
+    remedy = "run `muster verify`"
+    if not found:
+        reading.problem(
+            Level.UNKNOWN,
+            "Whether what was kept is whole is not known: it was never verified",
+            "evidence.html",
+            remedy,
+            4,
+        )
+        return Level.UNKNOWN
+    at, verdict = max(found)
+    if verdict != "whole":
+        reading.problem(
+            Level.BAD,
+            f"The last verification found what was kept {verdict or 'damaged'} ({when(at)})",
+            "evidence.html",
+            f"{remedy} and follow what it says",
+            8,
+        )
+        return Level.BAD
+    return Level.GOOD
+
+
+def record_names(folder: Path, limit: int = 500) -> list[str]:
+    """Give the ids of records beside the ledger, newest first, without reading them."""
+    try:
+        found = sorted((path.stem for path in folder.glob("*.jsonl")), reverse=True)
+    except OSError:
+        return []
+    return found[:limit]
