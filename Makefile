@@ -7,6 +7,9 @@
 PYTHON ?=
 ARGS ?=
 JOBS ?= 2
+# Of make up: Prefect's port, and your own muster.toml instead of a sandbox.
+PORT ?= 4200
+CONFIG ?=
 # The share of statements and branches that the tests must reach, per package.
 FLOOR ?= 80
 
@@ -22,7 +25,7 @@ PIP_QUIET := --quiet --no-input --disable-pip-version-check --progress-bar off
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check stress bench docs clean test-az
+.PHONY: help setup demo up down test check stress bench docs clean test-az
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -72,6 +75,12 @@ $(AZURITE): $(LOCKED) drills/sandbox/blob/package-lock.json drills/sandbox/blob/
 
 demo: setup ## the whole story in minutes, against a local Azure
 	@$(BIN)/muster demo $(ARGS)
+
+up: setup ## Prefect with a worker, the deployments and a sandbox, on this machine
+	@$(BIN)/python -m flows.local_stack up --port $(PORT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+
+down: $(READY) ## end exactly what `make up` started
+	@$(BIN)/python -m flows.local_stack down $(ARGS)
 
 test: setup ## unit, contract and story tests, with the floor on coverage
 	@rm -f .coverage .coverage.*
@@ -123,7 +132,9 @@ test-az: setup $(AZ_READY) ## Microsoft's azure-cli against the sandbox (downloa
 	@MUSTER_AZ="$(CURDIR)/$(AZ_VENV)/bin/az" $(BIN)/python -m pytest -m az tests/az $(ARGS)
 
 clean: ## remove everything that make made
+	@if [ -x $(BIN)/python ] && [ -e .up/processes.json ]; then \
+	  $(BIN)/python -m flows.local_stack down || exit 1; fi
 	@rm -rf $(VENV) $(AZ_VENV) drills/sandbox/blob/node_modules drills/sandbox/blob/.azurite
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@rm -rf .coverage .coverage.* htmlcov build dist *.egg-info .demo .state bench/out
+	@rm -rf .coverage .coverage.* htmlcov build dist *.egg-info .demo .state .up bench/out
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -142,8 +142,13 @@ class FlowApprover:
         self._stop = stop
         self._minutes = minutes
 
+    @property
+    def name(self) -> str:
+        """Whom a step turns to: whoever looks at Prefect."""
+        return "Prefect"
+
     def ask(self, question: str, allowed: Sequence[str]) -> str:
-        """Give who said yes, and why. Raises RefusedError for a no, or when nobody answered."""
+        """Give who said yes. Raises RefusedError for a no, or when nobody answered in time."""
         found: Future[Decided] = Future()
 
         def work() -> None:
@@ -161,7 +166,7 @@ class FlowApprover:
         decided = found.result()
         if decided.answer is not Answer.APPROVED:
             raise RefusedError(decided.line)
-        return f"{decided.who} ({decided.reason})"
+        return decided.who
 
     def _asked(self, question: str, allowed: Sequence[str]) -> Decided:
         return ask(

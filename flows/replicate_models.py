@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from dataclasses import dataclass
+from threading import Event as Stop
+
+from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.telling import Event, Outcome, Teller, concluded
-from flows.turns import one_writer
-from flows.wired import wired
+from flows.telling import Event, Outcome, Teller, concluded, tell
+from flows.turns import in_task, one_writer, seen_through
+from flows.wired import shielded, wired
 from flows.words import replication_markdown
 from muster.invocation import Exit
 from muster.verbs.ready import chosen_pairs
 from muster.verbs.replicate import PairResult, document, exit_code, prepare_pair, run_pair
+from muster.verbs.restore import step_words
+from muster.wiring import Wiring
+from snapshots.apply import Happened
 from snapshots.model import JsonObject
 
 
@@ -22,6 +27,7 @@ def replicate_models(
     pair: list[str] | None = None,
     apply: bool = False,
     retrain: bool = False,
+    keep_going: bool = False,
     from_snapshot: str | None = None,
 ) -> State[JsonObject]:
     """Keep the standby in step with the primary: configuration, files, agents, deployments, models.
@@ -33,43 +39,63 @@ def replicate_models(
         pair: Only these pairs of regions, PRIMARY or PRIMARY:STANDBY (empty: every one).
         apply: Do it; without, only say what would be done.
         retrain: Train a model again when no better way is left (hours, billed as training).
+        keep_going: Do what can be done though a gate did not open.
         from_snapshot: Replicate a kept state instead of the primary as it is now.
     """
-    return concluded(
-        "replicate",
-        lambda: bring_in_step(
-            config, tuple(pair or ()), apply=apply, retrain=retrain, from_snapshot=from_snapshot
-        ),
-    )
+    wanted = _Wanted(tuple(pair or ()), apply, retrain, keep_going, from_snapshot)
+    return concluded("replicate", lambda: _replicate(config, wanted))
 
 
-# Not tried again by Prefect: what it changed is in its own record, and the next run goes on there.
-@task(name="bring in step", cache_policy=NO_CACHE)
-def bring_in_step(
-    config: str,
-    pairs: tuple[str, ...],
-    *,
-    apply: bool,
-    retrain: bool,
-    from_snapshot: str | None,
-) -> Outcome:
-    """Look at each pair and, with `apply`, do what is missing."""
-    with wired(config) as wiring, one_writer(wiring), Teller("replicate") as tell:
-        results: list[PairResult] = []
-        for pair in chosen_pairs(wiring.settings.estate.pairs, pairs):
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    pairs: tuple[str, ...]
+    apply: bool
+    retrain: bool
+    keep_going: bool
+    from_snapshot: str | None
+
+
+def _replicate(config: str, wanted: _Wanted) -> Outcome:
+    with wired(config) as wiring, one_writer(wiring), Teller("replicate") as teller:
+        # Not tried again by Prefect: the record is what it goes on from (`muster resume`).
+        return in_task(
+            "bring in step", lambda: seen_through(lambda stop: _pairs(wiring, wanted, stop, teller))
+        )
+
+
+def _pairs(wiring: Wiring, wanted: _Wanted, stop: Stop, teller: Teller) -> Outcome:
+    """Look at each pair and, when asked, do what is missing; when cancelled, the steps in hand."""
+
+    def heard(happened: Happened) -> None:
+        teller(step_words(happened), happened.done / max(happened.total, 1))
+
+    results: list[PairResult] = []
+    with shielded(wiring.environment):
+        for pair in chosen_pairs(wiring.settings.estate.pairs, wanted.pairs):
             replicator, found = prepare_pair(
-                wiring, pair, retrain=retrain, from_snapshot=from_snapshot, say=tell.say
+                wiring,
+                pair,
+                retrain=wanted.retrain,
+                from_snapshot=wanted.from_snapshot,
+                say=teller.say,
             )
-            if apply and not found.made.is_empty:
-                found = run_pair(wiring, replicator, found)
+            if wanted.apply and not found.made.is_empty and not stop.is_set():
+                found = run_pair(
+                    wiring, replicator, found, keep_going=wanted.keep_going, stop=stop, tell=heard
+                )
             results.append(found)
-        return _outcome(wiring.settings.estate.name, results)
+    outcome = _outcome(wiring.settings.estate.name, results)
+    if stop.is_set():  # the run is being cancelled: nobody else will tell
+        tell(outcome)
+    return outcome
 
 
 def _outcome(estate: str, results: list[PairResult]) -> Outcome:
     code, shown = exit_code(results), document(results)
     behind = [r for r in results if not r.complete]
     words = f"{len(results) - len(behind)} of {len(results)} standbys in step"
+    if any(r.closed for r in results):
+        words = f"a gate did not open, and nothing was changed; {words}"
     facts = {"pairs": [f"{r.pair.primary}:{r.pair.standby}" for r in behind]}
     if not behind:
         events = [Event("muster.replication.done")]

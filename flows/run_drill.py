@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Event as Stop
@@ -24,7 +24,7 @@ from flows.words import drill_markdown
 from muster.drilling import equipment, own_scripts
 from muster.invocation import Exit
 from muster.verbs.approval import Answer, Decided, write_down
-from muster.verbs.drill import document_of, exit_code, read_drill
+from muster.verbs.drill import document_of, exit_code, given_of, read_drill
 from muster.wiring import Wiring
 from snapshots.model import JsonObject, digest
 
@@ -62,6 +62,7 @@ def run_drill(
     seed: int = 0,
     keep: bool = False,
     sandbox: str = "",
+    set: list[str] | None = None,  # noqa: A002  the option's own name
     decide_minutes: Minutes = 240,
 ) -> State[JsonObject]:
     """Run a drill. A real one waits for a person's decision first; both are in its evidence.
@@ -76,19 +77,27 @@ def run_drill(
         snapshot: Which snapshot (empty: the newest; live: as it is now).
         seed: Makes chance repeat.
         keep: Leave what it made, to look at it, until the next drill starts.
+        set: Values of the script's parameters, each as NAME=VALUE.
         sandbox: The ready file of the sandbox that the configuration names, for faults.
         decide_minutes: How long a real drill waits for the decision; then nothing is done.
     """
     options = Options(mode=Mode(mode.value), seed=seed, keep=keep, snapshot=snapshot)
     ready = Path(sandbox).expanduser() if sandbox else None
-    return concluded("drill", lambda: _drill(config, drill, options, ready, decide_minutes))
+    asked = _Asked(drill, tuple(set or ()), ready, decide_minutes)
+    return concluded("drill", lambda: _drill(config, asked, options))
 
 
-def _drill(
-    config: str, name: str, options: Options, sandbox: Path | None, minutes: float
-) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    name: str
+    given: tuple[str, ...]
+    sandbox: Path | None
+    minutes: float
+
+
+def _drill(config: str, asked: _Asked, options: Options) -> Outcome:
     with wired(config) as wiring, Teller("drill") as teller:
-        script = read_drill(find(name, own_scripts(wiring)))
+        script = read_drill(find(asked.name, own_scripts(wiring)), given_of(asked.given))
         decided: Decided | None = None
         if options.mode is Mode.REAL:
             decided = ask(
@@ -101,8 +110,9 @@ def _drill(
                     "script_sha256": digest(script.text.encode()),
                     "snapshot": options.snapshot,
                     "seed": options.seed,
+                    "set": list(asked.given),
                 },
-                minutes=minutes,
+                minutes=asked.minutes,
                 allowed=script.approvers,
             )
             if decided.answer is not Answer.APPROVED:
@@ -110,7 +120,7 @@ def _drill(
             options = replace(options, approvals=(decided.line,))
 
         def work(stop: Stop) -> Outcome:
-            return _run(wiring, script, options, sandbox, minutes, decided, stop, teller)
+            return _run(wiring, script, options, asked, decided, stop, teller)
 
         # Not tried again by Prefect: every run of a drill is a drill of its own, with evidence.
         return in_task(script.name, lambda: seen_through(work))
@@ -120,16 +130,15 @@ def _run(
     wiring: Wiring,
     script: Drill,
     options: Options,
-    sandbox: Path | None,
-    minutes: float,
+    asked: _Asked,
     decided: Decided | None,
     stop: Stop,
     teller: Teller,
 ) -> Outcome:
     with shielded(wiring.environment):
         at_hand = replace(
-            equipment(wiring, sandbox=sandbox, primary=script.scope.primary, tell=teller.say),
-            approver=FlowApprover(wiring, script.name, stop, minutes=minutes),
+            equipment(wiring, sandbox=asked.sandbox, primary=script.scope.primary, tell=teller.say),
+            approver=FlowApprover(wiring, script.name, stop, minutes=asked.minutes),
             stopping=stop,
         )
         ran = run_script(script, at_hand, options)

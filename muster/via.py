@@ -186,7 +186,7 @@ def _follow(server: Server, run: Run, invocation: Invocation, clock: Clock) -> R
     begun = heard = clock.now()
     while True:
         try:
-            run = server.run(run.id)
+            run = server.run(run.id)  # before its log: nothing is logged after the end
             lines = server.logs(run.id, said)
         except UnreachableError as error:
             if (clock.now() - heard).total_seconds() > _AWAY:
@@ -201,9 +201,6 @@ def _follow(server: Server, run: Run, invocation: Invocation, clock: Clock) -> R
         said += len(lines)
         for line in lines:
             invocation.say(f"  {line}")
-        if lines and not run.ended:
-            clock.sleep(_LOOK)
-            continue
         if run.ended:
             return run
         if run.type == "PAUSED" and waited != run.keyset.get("response"):
@@ -286,6 +283,7 @@ REPLICATE = Deployed(
         # The deployment's own default is to act, as its schedule does: here it is what was typed.
         Parameter("act", "apply", always=True),
         Parameter("retrain"),
+        Parameter("keep_going"),
         Parameter("from_snapshot"),
     ),
     idle=("yes",),
@@ -308,6 +306,7 @@ DRILL = Deployed(
         Parameter("snapshot"),
         Parameter("seed"),
         Parameter("sandbox"),
+        Parameter("set_", "set", _list),
     ),
     _DECIDED,
 )
