@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 LIVE, BASELINE, EVIDENCE = "live", "baseline", "evidence"
 
+_ID_TIME = re.compile(r"([0-9]{8}T[0-9]{6})([0-9]{3})Z-")
 _TRAILER = re.compile(r"([A-Za-z][A-Za-z0-9-]*): (.*)")
 
 
@@ -38,6 +39,22 @@ class Entry:
         except ValueError:
             return self.when
         return taken.astimezone(UTC) if taken.tzinfo else taken.replace(tzinfo=UTC)
+
+    @property
+    def kept_at(self) -> datetime:
+        """When it was written, to the microsecond: Git's own times are whole seconds.
+
+        Commits without the trailer Kept-At have the milliseconds of their snapshot id, others
+        their second.
+        """
+        try:
+            kept = datetime.fromisoformat(self.trailers.get("Kept-At", ""))
+        except ValueError:
+            found = _ID_TIME.match(self.snapshot)
+            if not found:
+                return self.when
+            kept = datetime.strptime(f"{found[1]}.{found[2]}+0000", "%Y%m%dT%H%M%S.%f%z")
+        return kept.astimezone(UTC) if kept.tzinfo else kept.replace(tzinfo=UTC)
 
     def number(self, trailer: str) -> float:
         """Give a trailer's number (`3`, `12.5`, `7.2 s`), 0 when it has none."""

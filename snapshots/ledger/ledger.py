@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -55,7 +56,7 @@ from snapshots.ledger.entries import (
     message_of,
 )
 from snapshots.ledger.folder import LOCK, broken, cure_locks_of_the_dead, make, sweep
-from snapshots.ledger.memory import Memory, grouped
+from snapshots.ledger.memory import Draft, Memory, grouped
 from snapshots.ledger.paths import (
     GAPS,
     REFERENCE,
@@ -367,8 +368,6 @@ class Ledger:
         self, snapshot: Snapshot, branch: str, started: float, trailers: Mapping[str, str]
     ) -> Kept:
         parent = self._tip(branch)
-        memory = Memory.read(self.path, parent) if parent else None
-        listing = self._git.start("ls-tree", "-r", "-z", parent) if parent and not memory else None
         now = self._clock.now().astimezone(UTC)
         identifier = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
         gaps = len(snapshot.gaps)
@@ -388,19 +387,26 @@ class Ledger:
                 "Duration": f"{snapshot.seconds:.3f}",
                 "Muster-Version": snapshot.version or self._version,
                 "Taken-At": snapshot.taken_at.astimezone(UTC).isoformat(),
+                "Kept-At": now.isoformat(),
                 "Estate": snapshot.estate,
                 **trailers,
             },
         )
         written = unchanged = 0
         with Import(self._git, branch, parent, message, now) as stream:
-            listed = self._listed(listing) if listing else {}
-            there = memory.files() if memory else listed
+            memory = Memory.read(self.path, parent) if parent else None
+            groups = list(grouped(snapshot.resources.values()))
             held: dict[str, str] = {}
+            made: dict[str, str] = {}
+            if memory:
+                known = memory.groups
+                held = {g.digest: known[g.digest] for g in groups if g.digest in known}
+                old = memory.without(held)
+            else:
+                old = self._tree(parent) if parent else {}
             seen: dict[str, Key] = {}
-            for group in grouped(snapshot.resources.values()):
-                if memory and (same := memory.groups.get(group.digest)):
-                    held[group.digest] = same
+            for group in groups:
+                if group.digest in held:
                     unchanged += len(group.resources)
                     continue
                 lines: list[str] = []
@@ -412,16 +418,17 @@ class Ledger:
                     data = pretty(resource.document())
                     blob = blob_id(data)
                     lines.append(f"{blob} {path}")
-                    if there.get(path) == blob:
+                    if old.get(path) == blob:
                         unchanged += 1
                     else:
                         stream.put(path, data)
                         written += 1
-                held[group.digest] = "\n".join(lines)
-            old = memory.without(held) if memory else there
-            for path, key in seen.items():
-                if not old.pop(path, "") and path in there:
-                    raise _shared(path, key)  # with one that is as it was
+                made[group.digest] = "\n".join(lines)
+            fresh = [path for path in seen if not old.pop(path, "")]
+            there = memory.files() if memory and fresh else {}
+            for path in fresh:
+                if path in there:
+                    raise _shared(path, seen[path])  # with one that is as it was
             more = {reference_path(n): pretty(value) for n, value in snapshot.reference.items()}
             hidden, stale_list = self._hidden(snapshot, parent, old)
             more[GAPS] = pretty(gap_documents(snapshot.gaps, stale_list))
@@ -445,8 +452,10 @@ class Ledger:
                     continue
                 stream.put(path, None)
                 removed += 1
-            commit, tree = stream.finish()
-        Memory(commit, held, rest).write(self.path)
+            stream.end()
+            with Draft(self.path, held | made, rest) as draft:
+                commit, tree = stream.finish()
+                draft.of(commit)
         stale = len(hidden)
         return Kept(
             commit,
@@ -753,18 +762,24 @@ class Ledger:
         *,
         ref: str = LIVE,
     ) -> Iterator[Entry]:
-        """Give the commits of a branch or state, newest first, times inclusive."""
+        """Give the commits of a branch or state, newest first; aware times, inclusive."""
         if limit is not None and limit <= 0:
             return
         start = self._tip(ref) if _BRANCH.fullmatch(ref) else ""
         if not start and ref in (*_BRANCHES, REWRITTEN):
             return
-        options = [f"--max-count={limit}"] if limit else []
+        # Git knows whole seconds only: it leaves out what cannot fit, we look closer.
+        options: list[str] = []
         if since:
-            options.append(f"--since-as-filter=@{int(-(-since.timestamp() // 1))}")
+            options.append(f"--since-as-filter=@{int(since.timestamp() // 1)}")
         if until:
-            options.append(f"--until=@{int(until.timestamp())}")
-        yield from self._log(*options, start or self.resolve(ref))
+            options.append(f"--until=@{int(until.timestamp() // 1)}")
+        fitting = (
+            entry
+            for entry in self._log(*options, start or self.resolve(ref))
+            if (not since or entry.kept_at >= since) and (not until or entry.kept_at <= until)
+        )
+        yield from islice(fitting, limit)
 
     def of_run(self, run: str, *, ref: str = LIVE) -> Entry | None:
         """Give the commit of a sharded snapshot by the name of its run; None when there is none."""
@@ -819,7 +834,7 @@ class Ledger:
         raise NotFoundError(
             f"there is no snapshot as old as {moment.astimezone(UTC).isoformat()}",
             where=str(self.path),
-            remedy=f"the first one is {oldest.snapshot} of {oldest.when.isoformat()}"
+            remedy=f"the first one is {oldest.snapshot} of {oldest.kept_at.isoformat()}"
             if oldest
             else "take one: `muster snapshot`",
         )

@@ -43,7 +43,7 @@ class Import:
         self._parts = [head.encode(), text, b"\n"]
         if parent:
             self._parts.append(b"from %b\n" % parent.encode())
-        self._size = 0
+        self._size, self._ended = 0, False
         self._flush()  # so that it starts while the caller still decides
 
     def __enter__(self) -> Self:
@@ -84,10 +84,16 @@ class Import:
             self._fail()
         self._parts, self._size = [], 0
 
-    def finish(self) -> tuple[str, str]:
-        """Make the commit and give its id and its tree's. Raises LostRaceError, StoreError."""
+    def end(self) -> None:
+        """Say that this was all: Git makes the commit while the caller does something else."""
         self._parts.append(b'\nget-mark :1\nls :1 ""\ndone\n')
         self._flush()
+        self._ended = True
+
+    def finish(self) -> tuple[str, str]:
+        """Make the commit and give its id and its tree's. Raises LostRaceError, StoreError."""
+        if not self._ended:
+            self.end()
         out, _ = self._process.communicate()
         if self._process.returncode:
             self._fail()

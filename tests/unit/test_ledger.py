@@ -148,7 +148,8 @@ def test_the_commit_says_what_was_read(ledger: Ledger) -> None:
     expected = {
         "Resources": "1", "Payloads": "0", "Gaps": "1", "Api-Calls": "7", "Api-Calls-Floor": "5",
         "Throttled": "1", "Duration": "2.500", "Muster-Version": "1.2", "Estate": "contoso",
-        "Taken-At": START.isoformat(), "Snapshot-Id": kept.snapshot,
+        "Taken-At": START.isoformat(), "Kept-At": START.isoformat(),
+        "Snapshot-Id": kept.snapshot,
     }  # fmt: skip
     assert entry.trailers == expected
     assert git(ledger, "log", "-1", "--format=%(trailers:key=Gaps,valueonly)", "live") == "1"
@@ -300,6 +301,43 @@ def test_log_goes_by_number_and_time(ledger: Ledger, clock: SteppingClock) -> No
     assert [entry.when.minute for entry in found] == [2, 1]
     assert len(list(ledger.log(2))) == 2
     assert ledger.asof(START + timedelta(seconds=119)).when.minute == 1
+
+
+def test_what_was_known_then_is_told_to_the_microsecond(
+    ledger: Ledger, clock: SteppingClock
+) -> None:
+    kept = []
+    for _ in range(3):  # three snapshots within one second
+        kept.append(ledger.commit(state()).commit)
+        clock.sleep(0.25)
+    exact = START + timedelta(seconds=0.25)
+    assert ledger.asof(exact).commit == kept[1]
+    assert ledger.asof(exact - timedelta(microseconds=1)).commit == kept[0]
+    assert ledger.asof(START + timedelta(seconds=0.9)).commit == kept[2]
+    with pytest.raises(NotFoundError, match="no snapshot as old"):
+        ledger.asof(START - timedelta(microseconds=1))
+    found = ledger.log(since=exact, until=exact)
+    assert [entry.commit for entry in found] == [kept[1]]
+    assert [entry.commit for entry in ledger.log(1, until=exact)] == [kept[1]]
+
+
+@pytest.mark.parametrize(
+    ("trailers", "seconds"),
+    [
+        ({"Snapshot-Id": "20260301T120000750Z-0011aabb"}, 0.75),  # before there was Kept-At
+        ({"Snapshot-Id": "by hand", "Kept-At": "yesterday"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_commits_without_the_exact_time_are_still_placed(
+    ledger: Ledger, trailers: dict[str, str], seconds: float
+) -> None:
+    one = ledger.put("live", {"x": b"1"}, "an old one", trailers)
+    entry = ledger.entry(one)
+    assert entry.kept_at == entry.when.replace(microsecond=0) + timedelta(seconds=seconds)
+    assert ledger.asof(START + timedelta(seconds=seconds)).commit == one
+    with pytest.raises(NotFoundError):
+        ledger.asof(START + timedelta(seconds=seconds - 0.001))
 
 
 # ------------------------------------------------------------------------------- branches

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from snapshots.errors import InputError
 from snapshots.ledger import Ledger, path_of
 from snapshots.ledger import memory as memory_module
-from snapshots.ledger.memory import MEMORY, Memory
+from snapshots.ledger.memory import MEMORY, Draft, Memory
 from snapshots.model import Gap, GapReason, Json, Key, Payload, Resource, Snapshot
 
 STRESS = os.environ.get("MUSTER_STRESS", "") not in ("", "0")
@@ -32,6 +32,12 @@ def state(sizes: dict[int, int], gaps: tuple[Gap, ...] = ()) -> Snapshot:
     found = [resource(number, size) for number, size in sorted(sizes.items())]
     reference: dict[str, Json] = {"models/x": {"n": len(sizes)}}
     return Snapshot("contoso", START, "1", {r.key: r for r in found}, gaps, reference)
+
+
+def marked(snapshot: Snapshot) -> Snapshot:
+    """Give it as `take` does: every resource knows a digest of itself."""
+    marks = {key: replace(item).marked() for key, item in snapshot.resources.items()}
+    return replace(snapshot, resources=marks)
 
 
 def gap(number: int) -> Gap:
@@ -64,7 +70,7 @@ def test_with_and_without_memory_the_same_is_kept(
         Ledger.open(Path(folder) / "b.git", create=True) as other,
     ):
         for snapshot in snapshots:
-            kept = one.commit(snapshot)
+            kept = one.commit(marked(snapshot) if data.draw(st.booleans()) else snapshot)
             (other.path / MEMORY).unlink(missing_ok=True)
             if data.draw(st.booleans()):
                 (one.path / MEMORY).write_bytes(b"")
@@ -137,8 +143,51 @@ def test_memory_is_used_at_all(tmp_path: Path) -> None:
         changed_state = state(dict.fromkeys(range(40), 2))
         digests = [g.digest for g in memory_module.grouped(changed_state.resources.values())]
         lies = dict(zip(digests, memory.groups.values(), strict=True))
-        replace(memory, groups=lies).write(ledger.path)
+        with Draft(ledger.path, lies, memory.rest) as draft:
+            draft.of(first.commit)
         assert ledger.commit(changed_state).written == 0
+
+
+def test_a_draft_without_its_commit_is_no_memory(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
+        first = ledger.commit(state(dict.fromkeys(range(40), 1)))
+        memory = Memory.read(ledger.path, first.commit)
+        assert memory
+        # Killed, or beaten to it, while Git still made the commit.
+        with Draft(ledger.path, dict.fromkeys(memory.groups, ""), memory.rest):
+            pass
+        assert Memory.read(ledger.path, first.commit) is None
+        assert ledger.commit(state(dict.fromkeys(range(40), 1) | {3: 2})).written == 1
+        # A shorter one over a longer one leaves nothing of it.
+        small = ledger.commit(state({1: 1}))
+        found = Memory.read(ledger.path, small.commit)
+        assert found
+        assert set(found.files()) == {path for path, _ in ledger.files(small.commit)}
+
+
+def test_a_changed_resource_never_keeps_the_mark_of_what_it_was(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
+        before = marked(state(dict.fromkeys(range(40), 1)))
+        ledger.commit(before)
+        key, item = next(iter(before.resources.items()))
+        other = replace(item, body={"size": 2})
+        assert item.mark
+        assert not other.mark
+        assert other.marked().mark != item.mark
+        after = replace(before, resources={**before.resources, key: other})
+        assert ledger.commit(after).written == 1
+        assert ledger.load().resources[key].body == {"size": 2}
+
+
+def test_marks_are_used_at_all(tmp_path: Path) -> None:
+    """Negative control: a mark that lies would be believed, so nothing else was looked at."""
+    with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
+        before = marked(state(dict.fromkeys(range(40), 1)))
+        ledger.commit(before)
+        after = marked(state(dict.fromkeys(range(40), 2)))
+        for key, item in after.resources.items():
+            object.__setattr__(item, "mark", before.resources[key].mark)
+        assert ledger.commit(after).written == 0
 
 
 def test_two_keys_at_one_path_are_refused_also_when_one_is_remembered(

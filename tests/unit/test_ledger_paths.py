@@ -100,7 +100,8 @@ def test_a_key_without_a_name_is_refused() -> None:
         path_of(Key("k", ()))
 
 
-REFERENCES = st.lists(st.text(min_size=1, max_size=6).filter(lambda t: "/" not in t), min_size=1,
+# Four letters of four bytes, three times: 144 characters when they are encoded.
+REFERENCES = st.lists(st.text(min_size=1, max_size=4).filter(lambda t: "/" not in t), min_size=1,
                       max_size=3)  # fmt: skip
 
 
