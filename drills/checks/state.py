@@ -194,8 +194,13 @@ class StateCheck(AskedCheck):
         if not keys:
             return not_run("the target holds nothing of the snapshot that could be broken")
         dice = Random(context.seed)
-        # A model's absence makes what it held unrestorable rather than changed: not a fair copy.
-        plain = [key for key in keys if key.kind != "fine-tuned-model"] or keys
+        # A fair copy lacks what a restore would bring: the absence of a model, or of what was
+        # deployed from weights that are gone, is no change but a loss; a shared group is as it is.
+        bare = recoverable({**whole.resources, **wanted}, {}, models=whole.models).wanted
+        shared = {key for key in whole.moved if key.kind == "resource-group"}
+        plain = [key for key in keys if key in bare and key not in shared]
+        if not plain:
+            return not_run("nothing of it would come back: its absence could not be told")
         return both_fail(
             difference(context, expected, without_one(live, plain, dice), self.allowed),
             difference(context, expected, with_one_changed(live, plain, dice), self.allowed),
