@@ -12,7 +12,7 @@ from typing import assert_never
 
 import requests
 
-from drills.journal import RunJournal
+from drills.journal import RunJournal, read_answers
 from drills.leavings import (
     ACCOUNTS,
     OwnGroup,
@@ -502,7 +502,12 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
         case WaitStep():
             return {"seconds": step.seconds}
         case ApproveStep():
-            return {"question": running.word(step.question), "approvers": list(running.drill.approvers)}
+            return {
+                "question": running.word(step.question),
+                "approvers": list(running.drill.approvers),
+                "people": step.people,
+                "within": step.within,
+            }
         case RunStep():
             words = "\0".join(step.command).encode()
             return {
@@ -783,13 +788,51 @@ def _approve(step: ApproveStep, running: Running, outcome: StepOutcome) -> StepO
     if running.mode is Mode.REHEARSAL:
         return replace(outcome, detail="a rehearsal asks nobody", approver="rehearsal")
     approver = running.equipment.approver
-    if approver is None:
+    names: list[str] = []
+
+    def said_yes(who: str) -> None:
+        names.append(who)
+        running.approvals.append(f"{who}: {running.word(step.question)}")
+        running.journal.write({"event": "approval", "what": running.approvals[-1]})
+
+    if approver is not None and (approver.name or not step.within):
+        said_yes(approver.ask(running.word(step.question), running.drill.approvers))
+    elif not step.within:
         raise RefusedError("nobody is there to approve")
-    question = running.word(step.question)
-    who = approver.ask(question, running.drill.approvers)
-    running.approvals.append(f"{who}: {question}")
-    running.journal.write({"event": "approval", "what": running.approvals[-1]})
-    return replace(outcome, approver=who, detail=f"{who} said yes")
+    if len(names) < step.people:
+        _wait_for_people(step, running, names, said_yes)
+    return replace(outcome, approver=", ".join(names), detail=f"{' and '.join(names)} said yes")
+
+
+def _wait_for_people(
+    step: ApproveStep, running: Running, names: list[str], said_yes: Callable[[str], None]
+) -> None:
+    """Wait for `muster drill approve`. Raises RefusedError for a no, and when time is up."""
+    until = running.seconds() + step.within
+    asked: JsonObject = {"question": running.word(step.question), "people": step.people}
+    running.journal.write({"event": "facts", "what": {"asked": asked}})
+    running.equipment.tell(
+        f"waiting up to {step.within:.0f} s for {step.people - len(names)} of "
+        f"{', '.join(running.drill.approvers) or 'anybody'}: "
+        f"muster drill approve {running.id} --approver NAME"
+    )
+    while len(names) < step.people:
+        running.look_up()
+        for answer in read_answers(running.journal.path):
+            who, yes = text(answer, "who"), answer.get("yes") is True
+            if running.drill.approvers and who not in running.drill.approvers:
+                continue
+            if not yes:
+                raise RefusedError(f"{who} did not say yes")
+            if who not in names:
+                said_yes(who)
+        if len(names) < step.people:
+            if running.seconds() >= until:
+                raise RefusedError(
+                    f"{len(names)} of {step.people} people approved within {step.within:.0f} s",
+                    remedy="ask them before the drill, or raise `within`",
+                )
+            running.equipment.clock.sleep(_TICK)
 
 
 def _run(step: RunStep, running: Running) -> str:

@@ -69,6 +69,7 @@ class RunJournal:
     def close(self, *, done: bool) -> None:
         """Let go; with `done`, everything is settled and the journal is removed."""
         with self._lock:
+            answers_of(self.path).unlink(missing_ok=True)
             if done:
                 self.path.unlink(missing_ok=True)
                 _sync_folder(self.path.parent)
@@ -126,6 +127,36 @@ def read(path: Path) -> Written:
         tuple(kept),
         facts,
     )
+
+
+def answers_of(journal: Path) -> Path:
+    """Say where the answers to a running drill's questions are: beside its journal."""
+    return journal.with_suffix(".answers")
+
+
+def answer(journal: Path, who: str, *, yes: bool) -> None:
+    """Answer a running drill; it is on the disk when this comes back."""
+    descriptor = os.open(answers_of(journal), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, orjson.dumps({"who": who, "yes": yes}) + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_answers(journal: Path) -> Iterator[JsonObject]:
+    """Give the answers so far."""
+    try:
+        data = answers_of(journal).read_bytes()
+    except FileNotFoundError:
+        return
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(found, dict):
+            yield found
 
 
 def unfinished(folder: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from drills.model import CleanUp, CleanUpState
@@ -79,6 +79,29 @@ class OwnGroup:
         )
         mark = f"/resourcegroups/{self.name}/".lower()
         return [account for account in found if mark in text(account, "id").lower()]
+
+
+def expired(equipment: Equipment) -> list[OwnGroup]:
+    """Give the groups of drills whose time is over, of whatever machine: their journal may be lost.
+
+    Half an hour is left to a drill that is cleaning up.
+    """
+    now = equipment.clock.now() - timedelta(minutes=30)
+    found: list[OwnGroup] = []
+    for subscription in equipment.subscriptions or (equipment.subscription,):
+        path = f"/subscriptions/{subscription}/resourceGroups"
+        place = Place(Plane.ARM, subscription=subscription)
+        for group in equipment.cloud.list(place, path, params=GROUPS, kind=_KIND):
+            name, tags = text(group, "name"), group.get("tags")
+            if not name.startswith("muster-drill-") or not isinstance(tags, dict):
+                continue
+            try:
+                until = datetime.fromisoformat(text(tags, EXPIRES))
+            except ValueError:
+                continue
+            if until.tzinfo is not None and until < now and text(tags, TAG):
+                found.append(OwnGroup(subscription, name, text(group, "location"), text(tags, TAG)))
+    return found
 
 
 class Sweeper:

@@ -198,10 +198,12 @@ class WaitStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApproveStep:
-    """A person says yes, or the drill ends there."""
+    """People say yes in time, or the drill ends there."""
 
     name: str
     question: str
+    people: int = 1  # different ones
+    within: float = 0.0  # seconds that they have; 0: only who is at the terminal now is asked
     phase: Phase | None = Phase.DECIDED
     line: int = 0
 

@@ -15,7 +15,7 @@ from drills.doing import Running, StoppedError, do, path_of, phases_of, short, s
 from drills.evidence import EvidenceBook, document_of
 from drills.journal import RunJournal
 from drills.judge import compared, judge, left_out
-from drills.leavings import OwnGroup, Sweeper, text, told
+from drills.leavings import OwnGroup, Sweeper, expired, text, told
 from drills.model import (
     Check,
     CheckContext,
@@ -626,6 +626,15 @@ def _settled(
         undone = _swept(written, drill, equipment)
     undone = replace(undone, kept=written.kept)
     return _interrupted(written, undone, equipment).evidence, undone.state
+
+
+def sweep_expired(equipment: Equipment) -> CleanUp:
+    """Delete groups of drills whose time is over and whom no journal here knows."""
+    known = {path.stem for path in journals.unfinished(equipment.state)}
+    groups = [group for group in expired(equipment) if group.drill not in known]
+    for group in groups:
+        equipment.tell(f"{group.path} outlived its drill ({group.drill}): cleaning up")
+    return Sweeper(equipment).sweep([group.document() for group in groups])
 
 
 _ELSEWHERE = (TargetKind.STANDBY, TargetKind.SAME)

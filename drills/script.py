@@ -712,8 +712,19 @@ def _wait(table: _Table, name: str, phase: Phase | None) -> DrillStep:
 
 def _approve(table: _Table, name: str, phase: Phase | None) -> DrillStep:
     question = table.text("approve", example="Go on?")
+    people = table.number("people", 1)
+    if people < 1 or people != int(people):
+        raise table.node.fail("people is not a number of one or more", "write people: 2")
+    within = table.seconds("within", 0.0) or 0.0
+    if people > 1 and not within:
+        raise table.node.fail("several people approve only with a deadline", "write within: 15m")
     return ApproveStep(
-        name=name, question=question, phase=phase or Phase.DECIDED, line=table.node.line
+        name=name,
+        question=question,
+        people=int(people),
+        within=within,
+        phase=phase or Phase.DECIDED,
+        line=table.node.line,
     )
 
 

@@ -118,6 +118,11 @@ class Verbs(Protocol):
 class Approver(Protocol):
     """Who is asked."""
 
+    @property
+    def name(self) -> str:
+        """Who sits at the terminal, "" when nobody said."""
+        ...
+
     def ask(self, question: str, allowed: Sequence[str]) -> str:
         """Give the name of who said yes. Raises RefusedError for a no, or when nobody is there."""
         ...
@@ -178,6 +183,7 @@ class Equipment:
     state: Path  # folder of run journals and of the stop switch
     home: Path  # folder of the configuration: where `run` runs and files are switched
     subscription: str
+    subscriptions: tuple[str, ...] = ()  # all in which a drill may have had its group
     primary: str = ""
     standby: str = ""
     mapping: Substitutions = field(default_factory=Substitutions)  # primary -> standby

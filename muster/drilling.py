@@ -376,8 +376,13 @@ class TerminalApprover:
 
     def __init__(self, invocation: Invocation, name: str, *, yes: bool) -> None:
         self._invocation = invocation
-        self._name = name
+        self._name = name.strip()
         self._yes = yes
+
+    @property
+    def name(self) -> str:
+        """Who sits at the terminal, "" when nobody said."""
+        return self._name
 
     def ask(self, question: str, allowed: Sequence[str]) -> str:
         """Give the name of who said yes. Raises RefusedError for a no, or when nobody is there."""
@@ -531,6 +536,7 @@ def equipment(
         state=state_folder(wiring),
         home=settings.file.parent,
         subscription=settings.estate.scopes[0].subscription,
+        subscriptions=tuple(dict.fromkeys(s.subscription for s in settings.estate.scopes)),
         primary=pair.primary if pair is not None else "",
         standby=pair.standby if pair is not None else "",
         mapping=mapping_of(pair) if pair is not None else Substitutions(),

@@ -371,10 +371,12 @@ def check(invocation: Invocation, evidence: str) -> int:
 def clean(invocation: Invocation, run: str, sandbox: Path | None) -> int:
     """Clean up what drills left that did not end, or were run with --keep.
 
+    Resource groups of drills whose time is over are deleted, too, wherever the drill ran.
+
     The next `muster drill run` does it, too, but for failovers that were kept: those stay until
     RUN names them (an id, or the beginning of one).
     """
-    from drills.run import settle, unsettled
+    from drills.run import settle, sweep_expired, unsettled
     from muster.drilling import equipment
 
     with Wiring(invocation.settings(), invocation.environment) as wiring:
@@ -387,17 +389,64 @@ def clean(invocation: Invocation, run: str, sandbox: Path | None) -> int:
             )
         before = unsettled(tools)
         settle(tools, also=run)
-        left = unsettled(tools)
+        swept = sweep_expired(tools)
+        left = [*unsettled(tools), *swept.left]
     cleaned: list[Json] = [id_ for id_ in before if id_ not in left]
+    cleaned += swept.removed
     if invocation.json:
         invocation.emit({"schema": SCHEMA, "cleaned": cleaned, "left": list(left)})
     else:
         invocation.show(*(safe(f"cleaned up: {id_}") for id_ in cleaned))
         invocation.show(*(safe(f"still there (kept, running or not cleaned): {i}") for i in left))
-        if not before:
+        if not cleaned and not left:
             invocation.show("nothing was left behind")
     return Exit.FINDINGS if left and not cleaned else Exit.CLEAN
 
 
-for _sub in (list_, show, run, rehearse, check, clean):
+@described(
+    "muster drill approve 20261122T193000Z-1a2b3c --approver 'Anna Lindqvist'",
+    "muster drill approve last --approver 'Bo Chen' --no",
+    exits=(Exit.CLEAN, Exit.ERROR),
+)
+@click.command("approve", cls=Command)
+@click.argument("run")
+@click.option("--approver", required=True, metavar="NAME", help="Who you are.")
+@click.option("--yes", is_flag=True, help="Say yes without being asked.")
+@click.option("--no", is_flag=True, help="Say no: the drill ends and cleans up.")
+@click.pass_obj
+def approve(invocation: Invocation, run: str, approver: str, yes: bool, no: bool) -> int:
+    """Answer a drill that waits for approval.
+
+    RUN is its id, the beginning of one, or "last". Run it on the machine on which the drill runs.
+    """
+    from drills.journal import answer, read, unfinished
+    from muster.drilling import state_folder
+
+    if yes and no:
+        raise click.UsageError("--yes and --no exclude each other")
+    with Wiring(invocation.settings(), invocation.environment) as wiring:
+        waiting = list(unfinished(state_folder(wiring)))
+        fitting = [p for p in waiting if p.stem.startswith(run)] if run != "last" else waiting[-1:]
+        if len(fitting) != 1:
+            raise NotFoundError(
+                f"{'more than one' if fitting else 'no'} drill called {run!r} waits",
+                where=str(state_folder(wiring)),
+                remedy=f"running: {', '.join(p.stem for p in waiting) or 'none'}",
+            )
+        path = fitting[0]
+        asked = read(path).facts.get("asked")
+        question = str(asked.get("question")) if isinstance(asked, dict) else ""
+        if not question:
+            raise NotFoundError("that drill asks nothing yet", where=str(path))
+        invocation.say(f"{path.stem} asks: {question}")
+        said = not no and invocation.confirm(question, yes=yes)
+        answer(path, approver.strip(), yes=said)
+    if invocation.json:
+        invocation.emit({"schema": SCHEMA, "run": path.stem, "approver": approver, "yes": said})
+    else:
+        invocation.show(safe(f"{approver} said {'yes' if said else 'no'} to {path.stem}"))
+    return Exit.CLEAN
+
+
+for _sub in (list_, show, run, rehearse, check, clean, approve):
     command.add_command(_sub)
