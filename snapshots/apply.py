@@ -520,9 +520,10 @@ class _Applying:
                 where=str(resource.key),
                 remedy="look at what is in it, and delete it by hand",
             )
-        random = BY_NAME[kind].random_id
-        if random and not made:
-            return  # nobody knows an id: the create never left, or `resume` finds it
+        if BY_NAME[kind].random_id and not made:
+            made = self.writer.lost(resource)
+            if not made:
+                return  # the create never left
         self.writer.delete(resource, made or resource.id)
         if kind == "account":
             where = resource.body.get("location")

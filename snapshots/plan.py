@@ -16,7 +16,6 @@ from datetime import datetime
 
 from snapshots.cloud.place import Plane
 from snapshots.compare import body_paths, differences
-from snapshots.compare import patch as patched
 from snapshots.errors import InputError
 from snapshots.kinds import BY_NAME, KINDS, order
 from snapshots.kinds.base import SUBSCRIPTION, By, Kind, Way
@@ -331,34 +330,25 @@ def _without_lost(
 
 
 def _cut(body: JsonObject, path: tuple[str | int, ...]) -> JsonObject:
-    """Take the nearest list item at or above a place out of a copy of the body."""
-    steps = list(path)
-    while steps and not isinstance(steps[-1], int):
-        steps.pop()
-    if not steps:
-        steps = list(path)
-    holder = take_at(body, pointer(steps[:-1]))
-    last = steps[-1]
-    made: Json
-    if isinstance(holder, list) and isinstance(last, int):
-        made = [item for number, item in enumerate(holder) if number != last]
-        above = take_at(body, pointer(steps[:-2])) if len(steps) > 1 else None
-        if not made and isinstance(above, dict):
-            # A canonical body has no empty list: what is left of it is nothing.
-            steps = steps[:-1]
-            made = {name: value for name, value in above.items() if name != steps[-1]}
-    elif isinstance(holder, dict):
-        made = {name: value for name, value in holder.items() if name != last}
-    else:
+    """Take the nearest list item at or above a place out of a copy of the body.
+
+    A canonical body has no empty list: the list goes with its last item.
+    """
+    ends = [n for n, step in enumerate(path) if isinstance(step, int)]
+    if not ends:
+        return _cut_name(body, path)
+    where, number = path[: ends[-1]], path[ends[-1]]
+    holder = take_at(body, pointer(where))
+    if not isinstance(holder, list):
         return body
-    if not made and isinstance(made, list) and steps[:-1]:
-        # An empty list means the same as none, and canonical bodies have none.
-        return _cut_name(body, steps[:-1])
-    found = put_at(body, pointer(steps[:-1]), made)
+    made: list[Json] = [item for n, item in enumerate(holder) if n != number]
+    if not made:
+        return _cut_name(body, where)
+    found = put_at(body, pointer(where), made)
     return found if isinstance(found, dict) else body
 
 
-def _cut_name(body: JsonObject, path: list[str | int]) -> JsonObject:
+def _cut_name(body: JsonObject, path: Sequence[str | int]) -> JsonObject:
     holder = take_at(body, pointer(path[:-1])) if path[:-1] else body
     if not isinstance(holder, dict):
         return body
@@ -917,25 +907,57 @@ def settle_conflicts(
 ) -> tuple[Resource, tuple[Conflict, ...]]:
     """Give what is wanted of a resource that three sides know, and each property in conflict.
 
-    A property conflicts where live and target both differ from the baseline and from each other.
-    `keep` says which side wins there; elsewhere the baseline is wanted. Never a silent skip: every
-    conflict is listed with the side that was taken.
+    A property conflicts where live and target both differ from the baseline and from each other; a
+    list counts as one property, as its items have no fixed place. `keep` says which side wins
+    there; elsewhere the baseline is wanted. Never a silent skip: every conflict is listed with the
+    side that was taken.
     """
-    one = {p.path: p for p in differences(baseline.body, live.body)}
-    two = {p.path: p for p in differences(baseline.body, target.body)}
+    one = {_property(p.path) for p in differences(baseline.body, live.body)}
+    two = {_property(p.path) for p in differences(baseline.body, target.body)}
+    places = {min(a, b, key=len) for a in one for b in two if _below(a, b) or _below(b, a)}
     found: list[Conflict] = []
-    chosen_paths: list[PathChange] = []
-    for path in sorted(one.keys() & two.keys()):
-        mine, theirs = one[path].after, two[path].after
-        if _same(mine, theirs):
-            continue
-        found.append(Conflict(baseline.key, path, one[path].before, mine, theirs, keep))
-        if keep is Keep.LIVE:
-            chosen_paths.append(one[path])
-        elif keep is Keep.TARGET:
-            chosen_paths.append(two[path])
-    body = patched(baseline.body, chosen_paths) if chosen_paths else baseline.body
-    return replace(baseline, body=body), tuple(found)
+    for path in sorted(places):
+        if any(path != other and _below(path, other) for other in places):
+            continue  # the whole of it is in conflict
+        was, mine, theirs = (_value(r.body, path) for r in (baseline, live, target))
+        if not _same(mine, theirs):
+            found.append(Conflict(baseline.key, path, was, mine, theirs, keep))
+    return as_settled(baseline, found), tuple(found)
+
+
+def as_settled(resource: Resource, conflicts: Iterable[Conflict]) -> Resource:
+    """Give a resource with the value that each of its conflicts was settled with."""
+    body = resource.body
+    for conflict in conflicts:
+        value = {
+            Keep.BASELINE: conflict.baseline,
+            Keep.LIVE: conflict.live,
+            Keep.TARGET: conflict.target,
+        }[conflict.keep]
+        if isinstance(value, Missing):
+            body = _cut_name(body, [_plain(part) for part in conflict.path.split("/")[1:]])
+        else:
+            made = put_at(body, conflict.path, value)
+            assert isinstance(made, dict)
+            body = made
+    return resource if body is resource.body else replace(resource, body=body)
+
+
+def _plain(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")
+
+
+def _property(path: str) -> str:
+    """Cut a pointer before the first place in a list."""
+    parts = path.split("/")
+    ends = [n for n, part in enumerate(parts) if part.isdecimal()]
+    return "/".join(parts[: ends[0]]) if ends else path
+
+
+def _value(body: JsonObject, path: str) -> Json | Missing:
+    holder, _, name = path.rpartition("/")
+    found = take_at(body, holder) if holder else body
+    return found.get(_plain(name), MISSING) if isinstance(found, dict) else MISSING
 
 
 def _same(one: Json | Missing, two: Json | Missing) -> bool:

@@ -35,14 +35,17 @@ from snapshots.model import (
 from snapshots.plan import (
     Context,
     Estimates,
+    as_settled,
     chosen,
     plan,
     recoverable,
+    settle_conflicts,
 )
 from snapshots.records import Journal, Records
 from snapshots.secrets import Fingerprints
 from snapshots.steps import (
     Action,
+    Conflict,
     Keep,
     Plan,
     Record,
@@ -75,7 +78,8 @@ class Request:
     prune: bool = False  # delete what the snapshot has not
     regions: tuple[str, ...] = ()  # of the snapshot's accounts; empty: all
     secrets: Mapping[str, str] = field(default_factory=dict)  # key or glob -> reference
-    keep: Keep = Keep.BASELINE
+    live: Snapshot | None = None  # the source as it was last seen, when that is another snapshot
+    keep: Keep = Keep.BASELINE  # where live and target were both changed since
     threads: int = THREADS
     estimates: Estimates = field(default_factory=Estimates)
 
@@ -132,12 +136,13 @@ def prepare(request: Request, tools: Tools, *, first: int = 1) -> Prepared:
     translated = translate(source, request.mapping)
     named = _named(request, translated)
     target = _look(request, tools, translated, named)
-    wanted, there, context, _ = _compared(request, tools, translated, target, named)
+    compared, there, context, _ = _compared(request, tools, translated, target, named)
+    wanted, conflicts = _settled(request, compared, there)
     before = replace(target, resources=there)
     after = replace(translated.snapshot, resources=wanted)
     changes = list(compare(before, after, list_identity))
     soft = _soft_deleted(tools.cloud, changes)
-    context = replace(context, soft_deleted=soft, first=first)
+    context = replace(context, wanted=wanted, conflicts=conflicts, soft_deleted=soft, first=first)
     made = plan(changes, context)
     return Prepared(made, wanted, target, request)
 
@@ -161,6 +166,9 @@ def remaining(prepared: Prepared, tools: Tools) -> tuple[Change, ...]:
         for key, resource in wanted.items()
         if key not in lost or key in prepared.wanted
     }
+    for conflict in prepared.plan.conflicts:
+        if conflict.key in settled:
+            settled[conflict.key] = as_settled(settled[conflict.key], [conflict])
     before = replace(target, resources=there)
     after = replace(translated.snapshot, resources=settled)
     return tuple(
@@ -168,6 +176,23 @@ def remaining(prepared: Prepared, tools: Tools) -> tuple[Change, ...]:
         for change in compare(before, after, list_identity)
         if change.type is not ChangeType.REMOVED or request.prune
     )
+
+
+def _settled(
+    request: Request, wanted: dict[Key, Resource], there: Mapping[Key, Resource]
+) -> tuple[dict[Key, Resource], tuple[Conflict, ...]]:
+    """Settle what was changed in the source and in the target since the snapshot."""
+    if request.live is None:
+        return wanted, ()
+    live = translate(_selected_regions(request.live, request.regions), request.mapping)
+    found: dict[Key, Resource] = dict(wanted)
+    listed: list[Conflict] = []
+    for key, resource in wanted.items():
+        now, other = live.snapshot.resources.get(key), there.get(key)
+        if now is not None and other is not None:
+            found[key], conflicts = settle_conflicts(resource, now, other, request.keep)
+            listed += conflicts
+    return found, tuple(listed)
 
 
 def _selected_regions(snapshot: Snapshot, regions: Sequence[str]) -> Snapshot:

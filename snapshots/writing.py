@@ -453,6 +453,25 @@ class Writer:
             self.clock.sleep(_PAUSE)
             waited += _PAUSE
 
+    def lost(self, resource: Resource) -> str:
+        """Give the id of what a create made whose answer nobody heard, "" when it made nothing."""
+        try:
+            place = self.place(resource.key)
+            body = self.resolved(BY_NAME[resource.key.kind].write_shape(resource.body))
+            match resource.key.kind:
+                case "file" if resource.payloads:
+                    name = str(body.get("filename") or resource.key.name)
+                    purpose = str(body.get("purpose") or "fine-tune")
+                    return self._same_file(place, resource.key, name, resource.payloads[0], purpose)
+                case "vector-store":
+                    return self._same_named(place, resource, f"{_V1}/vector_stores", {})
+                case "assistant":
+                    return self._same_named(place, resource, "/openai/assistants", _CLASSIC)
+                case _:
+                    return ""
+        except (MissingError, InputError):
+            return ""  # what would hold it is not there, or what it needs never was
+
     # ---- vector stores --------------------------------------------------------------------
 
     def _vector_store(

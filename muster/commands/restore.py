@@ -39,6 +39,7 @@ def command(
     pair: str | None,
     only: tuple[str, ...],
     prune: bool,
+    on_conflict: str,
     declare_down: tuple[str, ...],
     dry_run: bool,
     apply_: bool,
@@ -57,7 +58,7 @@ def command(
     return _run(
         invocation,
         "restore",
-        (snapshot, to, pair, only, prune),
+        (snapshot, to, pair, only, prune, on_conflict),
         declare_down,
         apply_=apply_,
         yes=yes,
@@ -83,6 +84,7 @@ def plan(
     pair: str | None,
     only: tuple[str, ...],
     prune: bool,
+    on_conflict: str,
     declare_down: tuple[str, ...],
     save: str | None,
 ) -> int:
@@ -94,7 +96,7 @@ def plan(
     return _run(
         invocation,
         "plan",
-        (snapshot, to, pair, only, prune),
+        (snapshot, to, pair, only, prune, on_conflict),
         declare_down,
         apply_=False,
         yes=False,
@@ -106,7 +108,7 @@ def plan(
 def _run(
     invocation: Invocation,
     name: str,
-    what: tuple[str, str, str | None, tuple[str, ...], bool],
+    what: tuple[str, str, str | None, tuple[str, ...], bool, str],
     down: tuple[str, ...],
     *,
     apply_: bool,

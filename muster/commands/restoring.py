@@ -47,6 +47,14 @@ def target_options(function: _F) -> _F:
                 "--prune", is_flag=True, help="Delete from the target what the snapshot has not."
             ),
             click.option(
+                "--on-conflict",
+                type=click.Choice(["baseline", "live", "target"]),
+                default="baseline",
+                show_default=True,
+                help="Which value a property gets that was changed since SNAPSHOT, both in the "
+                "newest snapshot (live) and, otherwise, in the target. Each is listed.",
+            ),
+            click.option(
                 "--declare-down",
                 multiple=True,
                 metavar="REGION",

@@ -9,7 +9,7 @@ from muster.report import documents
 from muster.report.terminal import change_lines, iso, plural, span, table, text
 from snapshots.apply import counts
 from snapshots.gates import GateResult
-from snapshots.model import Change, Json, JsonObject
+from snapshots.model import Change, Json, JsonObject, Missing, canonical
 from snapshots.steps import Plan, Record, Step, StepState
 
 if TYPE_CHECKING:
@@ -77,7 +77,15 @@ def document(
             for n in plan.not_restorable
         ],
         "conflicts": [
-            {"key": str(c.key), "path": c.path, "keep": c.keep.value} for c in plan.conflicts
+            {
+                "key": str(c.key),
+                "path": c.path,
+                "keep": c.keep.value,
+                "baseline": _side(c.baseline),
+                "live": _side(c.live),
+                "target": _side(c.target),
+            }
+            for c in plan.conflicts
         ],
         "extra": [str(key) for key in plan.extra],
         "gaps": documents.gaps(set(plan.unknown)),
@@ -93,6 +101,13 @@ def document(
         ],
         "remaining_changes": [documents.change(change) for change in remaining],
     }
+
+
+def _side(value: Json | Missing) -> JsonObject:
+    """A property on one side: null is a value, so what is not there is said apart."""
+    if isinstance(value, Missing):
+        return {"there": False, "value": None}
+    return {"there": True, "value": value}
 
 
 def _ids(record: Record | None) -> Json:
@@ -144,8 +159,12 @@ def plan_lines(plan: Plan) -> list[RenderableType]:
         rows3 = [(str(n.key), n.recovery.value, n.sentence) for n in plan.not_restorable]
         lines.append(table(("resource", "recovery", "why"), rows3, title="does not come back"))
     if plan.conflicts:
-        rows4 = [(str(c.key), c.path, f"{c.keep.value} wins") for c in plan.conflicts]
-        lines.append(table(("resource", "where", "taken"), rows4, title="changed on two sides"))
+        rows4 = [
+            (str(c.key), c.path, _shown(c.baseline), _shown(c.live), _shown(c.target), c.keep.value)
+            for c in plan.conflicts
+        ]
+        heads = ("resource", "where", "snapshot (baseline)", "newest (live)", "target", "taken")
+        lines.append(table(heads, rows4, title="changed on two sides since (--on-conflict)"))
     if plan.extra:
         what = plural(len(plan.extra), "resource")
         lines.append(
@@ -164,6 +183,12 @@ def plan_lines(plan: Plan) -> list[RenderableType]:
             )
         )
     return lines
+
+
+def _shown(value: Json | Missing) -> str:
+    if isinstance(value, Missing):
+        return "-"
+    return canonical(value).decode()[:60]
 
 
 def step_lines(plan: Plan) -> list[RenderableType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from muster.settings import PairSettings
@@ -26,8 +27,14 @@ def request_for(
     pair: str | None,
     only: tuple[str, ...],
     prune: bool,
+    on_conflict: str = "baseline",
 ) -> Request:
-    """Turn options into a request. Raises InputError, NotFoundError."""
+    """Turn options into a request. Raises InputError, NotFoundError.
+
+    `on_conflict` (baseline, live or target) says whose value a property gets that was changed
+    since the snapshot, in the newest snapshot (live) and otherwise in the target.
+    """
+    from snapshots.steps import Keep
     from snapshots.steps import Mapping as Places
 
     ledger = wiring.ledger()
@@ -40,7 +47,10 @@ def request_for(
         words = f"standby {chosen.standby}"
     elif to != "same":
         mapping, words = _elsewhere(loaded, to), to
-    return request_with(wiring, loaded, mapping, words, only, prune, regions)
+    asked = request_with(wiring, loaded, mapping, words, only, prune, regions)
+    newest = ledger.resolve("latest")
+    live = ledger.load(newest) if newest != loaded.id else None
+    return replace(asked, live=live, keep=Keep(on_conflict))
 
 
 def request_with(

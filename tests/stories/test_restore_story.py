@@ -151,3 +151,36 @@ def test_more_steps_than_allowed_need_their_number(
         capsys, "restore", "latest", "--apply", "--yes", "--approve", "2", "--config", config
     )
     assert {s["state"] for s in done["steps"]} == {"done"}
+
+
+@pytest.mark.parametrize(("policy", "capacity"), [("baseline", 40), ("live", 60), ("target", 20)])
+def test_what_was_changed_on_two_sides_goes_by_the_policy_and_is_listed(
+    sandbox: RunningSandbox,
+    config: str,
+    capsys: pytest.CaptureFixture[str],
+    policy: str,
+    capacity: int,
+) -> None:
+    where = f"{care(sandbox)}/deployments/care-reason{API}"
+    first = told(capsys, "log", "--config", config)["snapshots"][0]["snapshot"]
+    wire = sandbox.call("GET", where).json()
+
+    def scaled_to(units: int, **tags: str) -> None:
+        body = {**wire, "sku": {"name": "GlobalStandard", "capacity": units}, "tags": tags}
+        assert sandbox.call("PUT", where, body).ok
+
+    scaled_to(60, owner="both")
+    told(capsys, "snapshot", "--config", config)
+    scaled_to(20, owner="both")  # and nobody took a snapshot of that
+    words = ("restore", first, "--on-conflict", policy, "--config", config)
+    dry = told(capsys, *words)
+    assert [(c["path"], c["keep"]) for c in dry["conflicts"]] == [("/sku/capacity", policy)]
+    sides = {side: dry["conflicts"][0][side]["value"] for side in ("baseline", "live", "target")}
+    assert sides == {"baseline": 40, "live": 60, "target": 20}
+    done = told(capsys, *words, "--apply", "--yes")
+    assert done["remaining_changes"] == []
+    back = sandbox.call("GET", where).json()
+    assert back["sku"]["capacity"] == capacity
+    assert "tags" not in back  # both say the same there: no conflict, the snapshot is restored
+    # The negative control: against the newest snapshot there are no three sides.
+    assert told(capsys, "plan", "latest", "--config", config)["conflicts"] == []

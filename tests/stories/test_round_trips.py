@@ -9,8 +9,9 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ import pytest
 from snapshots.apply import to_undo
 from snapshots.clock import SystemClock
 from snapshots.compare import compare
-from snapshots.mapping import take_at
-from snapshots.model import ChangeType, Recovery, Resource, Snapshot
+from snapshots.mapping import logical, take_at
+from snapshots.model import ChangeType, Recovery, Resource, Snapshot, canonical
 from snapshots.records import Records
 from snapshots.restore import gates, list_identity, prepare, resume, take_back
 from snapshots.steps import AccountPlace, Action, Mapping, Plan, SkuRule, StepState
@@ -249,9 +250,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import json
-from tests.restoring_fixtures import Engine, ANSWERS
+from tests.restoring_fixtures import Engine
 from tests.sandbox_fixtures import RunningSandbox
 from snapshots.model import Resource, Snapshot
+from snapshots.restore import resume
 from datetime import datetime, UTC
 found = json.loads(Path(sys.argv[2]).read_text())
 ready = json.loads(Path(sys.argv[3]).read_text())
@@ -260,20 +262,54 @@ sandbox = RunningSandbox(Nothing(), Path("."), Path(sys.argv[3]), ready, Path(".
 engine = Engine.on(sandbox, Path(sys.argv[4]))
 resources = [Resource.from_document(d) for d in found]
 snapshot = Snapshot("tests", datetime.now(UTC), "tests", {r.key: r for r in resources})
-prepared = engine.prepare(snapshot)
-print("ready", flush=True)
-engine.restore(prepared)
+if sys.argv[5] == "resume":
+    print("ready", flush=True)
+    resume(engine.request(snapshot), engine.tools, engine.records, "last")
+else:
+    prepared = engine.prepare(snapshot)
+    print("ready", flush=True)
+    engine.restore(prepared)
 print("done", flush=True)
 """
 
 
-def victim_lives(victim: subprocess.Popen[bytes], seconds: float) -> None:
-    """Let it work for a while."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        victim.wait(seconds)
+@dataclass
+class Killing:
+    """Runs restores as processes of their own, and kills them."""
+
+    sandbox: RunningSandbox
+    folder: Path
+    snapshot: Path
+
+    def run(self, word: str, seconds: float) -> bool:
+        """Let one work for a while, then kill -9; whether it was still at work."""
+        victim = subprocess.Popen(
+            [sys.executable, "-c", _VICTIM, str(ROOT), str(self.snapshot),
+             str(self.sandbox.ready_file), str(self.folder), word],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ},
+        )  # fmt: skip
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"ready\n", victim.communicate(timeout=30)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            victim.wait(seconds)
+        alive = victim.poll() is None
+        if alive:
+            victim.send_signal(signal.SIGKILL)
+        victim.communicate(timeout=60)
+        return alive
 
 
-def test_kill_at_random_instants_then_resume_gives_the_same_end_and_nothing_twice(
+def held(snapshot: Snapshot) -> dict[str, bytes]:
+    """Everything that is there, by key, with nothing that Azure numbers anew."""
+    return {
+        str(key): canonical(resource.body) for key, resource in logical(snapshot.resources).items()
+    }
+
+
+@pytest.mark.timeout(3600)  # a hundred times in a long run
+def test_kill_at_random_instants_then_resume_or_undo_gives_the_same_end_and_nothing_twice(
     quick: RunningSandbox,
     engine: Engine,
     tmp_path: Path,
@@ -281,35 +317,40 @@ def test_kill_at_random_instants_then_resume_gives_the_same_end_and_nothing_twic
 ) -> None:
     before = engine.take()
     documents = [resource.document() for resource in before.resources.values()]
-    (tmp_path / "snapshot.json").write_text(json.dumps(documents))
+    file = tmp_path / "snapshot.json"
+    file.write_text(json.dumps(documents))
+    killing = Killing(quick, tmp_path, file)
     destroy(quick, before, purge=True, groups=False)
-    chance = random.Random(7)
+    begun = time.monotonic()
+    assert engine.restore(engine.prepare(before)).complete
+    whole = time.monotonic() - begun
+    wanted = held(engine.take())
+    chance = random.Random()  # the seed is told when something is wrong
+    seed = chance.randrange(10**9)
+    chance.seed(seed)
     killed = 0
     for number in range(scaled(2, 100)):
-        if number:
-            destroy(quick, engine.take(), purge=True, groups=False)
-        victim = subprocess.Popen(
-            [sys.executable, "-c", _VICTIM, str(ROOT), str(tmp_path / "snapshot.json"),
-             str(quick.ready_file), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ},
-        )  # fmt: skip
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == b"ready\n", victim.communicate(timeout=30)
-        victim_lives(victim, chance.uniform(0.2, 2.0))
-        if victim.poll() is None:
-            victim.send_signal(signal.SIGKILL)
-            killed += 1
-        victim.communicate(timeout=60)
+        destroy(quick, engine.take(), purge=True, groups=False)
+        empty = held(engine.take())
+        assert len(wanted) > len(empty) + 40
+        killed += killing.run("restore", chance.uniform(0.02, whole))
+        if number % 3 == 2:  # and once more while it goes on
+            killed += killing.run("resume", chance.uniform(0.02, whole))
         records = Records(engine.folder / "records", clock=SystemClock(), vault=engine.vault)
-        request = engine.request(before)
-        done = resume(request, engine.tools, records, "last")
-        assert done.remaining == (), [str(c.key) for c in done.remaining]
-        after = engine.take()
-        twice = [str(key) for key in after.resources if "~2" in key.name]
-        assert twice == [], "made twice"
-        assert engine.prepare(before).plan.is_empty
+        where = (seed, number)
+        if number % 2:
+            record = take_back(engine.tools, records, "last")
+            assert {record.state(s.id) for s in to_undo(record)} <= {StepState.UNDONE}, where
+            assert held(engine.take()) == empty, where
+            for subscription in quick.subscriptions:  # nor does a dead account hold its name
+                top = f"/subscriptions/{subscription}/providers/Microsoft.CognitiveServices"
+                gone = quick.call("GET", f"{top}/deletedAccounts{API}").json()["value"]
+                assert gone == [], where
+            continue
+        done = resume(engine.request(before), engine.tools, records, "last")
+        assert done.remaining == (), (where, [str(c.key) for c in done.remaining])
+        assert held(engine.take()) == wanted, where  # not less, not more, not another
+        assert engine.prepare(before).plan.is_empty, where
     assert killed
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snapshots.compare import compare
 from snapshots.mapping import adopt, missing_versions, translate, twins
 from snapshots.model import Gap, GapReason, JsonObject, Key, Payload, Resource, Snapshot
-from snapshots.plan import Context, chosen, plan, settle_conflicts
+from snapshots.plan import Context, as_settled, chosen, plan, recoverable, settle_conflicts
 from snapshots.steps import AccountPlace, Action, Keep, Mapping, Plan, Step, token, token_of
 
 S = "00000000-0000-0000-0000-000000000001"
@@ -122,6 +122,55 @@ def test_a_property_changed_on_two_sides_is_listed_and_goes_by_the_policy(
     assert found.body["properties"] == {"size": value}
     assert [(c.path, c.keep) for c in conflicts] == [("/properties/size", keep)]
     assert settle_conflicts(one, two, one, keep) == (one, ())
+
+
+def test_a_conflict_inside_a_list_is_one_of_the_list_and_a_lost_branch_of_the_branch() -> None:
+    one = resource("deployment", S, "rg", "a", "d", rules=[{"n": 1}, {"n": 2}], deep={"x": 1})
+    two = resource("deployment", S, "rg", "a", "d", rules=[{"n": 2}], deep={"x": 2})
+    three = resource("deployment", S, "rg", "a", "d", rules=[{"n": 1}, {"n": 3}])
+    for keep, side in ((Keep.BASELINE, one), (Keep.LIVE, two), (Keep.TARGET, three)):
+        found, conflicts = settle_conflicts(one, two, three, keep)
+        assert [c.path for c in conflicts] == ["/properties/deep", "/properties/rules"]
+        assert found.body == side.body
+        assert as_settled(one, conflicts).body == side.body
+
+
+@given(st.data())
+def test_a_settled_resource_has_nothing_that_no_side_has(data: st.DataObject) -> None:
+    values = st.sampled_from([1, 2, 3, None])
+    bodies = st.dictionaries(st.sampled_from("abc"), values, max_size=3)
+    sides = [resource("deployment", S, "rg", "a", "d", **data.draw(bodies)) for _ in range(3)]
+    keep = data.draw(st.sampled_from(Keep))
+    found, conflicts = settle_conflicts(sides[0], sides[1], sides[2], keep)
+    chosen_side = sides[list(Keep).index(keep)]
+    at = {c.path.rpartition("/")[2] for c in conflicts}
+    for name in "abc":
+        side = chosen_side if name in at else sides[0]
+        missing = object()
+        properties = [r.body["properties"] for r in (found, side)]
+        assert all(isinstance(p, dict) for p in properties)
+        got, want = (p.get(name, missing) if isinstance(p, dict) else None for p in properties)
+        assert got is want or got == want
+
+
+def test_what_held_the_last_lost_thing_of_a_list_is_wanted_without_the_list() -> None:
+    def store(*files: str) -> Resource:
+        body: JsonObject = {"name": "s"}
+        if files:
+            body["files"] = [{"id": token(Key("file", (S, "rg", "a", f)))} for f in files]
+        return Resource(Key("vector-store", (S, "rg", "a", "s")), "vs", body)
+
+    def lost(name: str) -> Resource:
+        body: JsonObject = {"filename": name, "purpose": "assistants"}
+        return Resource(Key("file", (S, "rg", "a", name)), name, body)
+
+    kept = file("x", "1", "a")
+    for files, left in ((("l", "x"), ("x",)), (("l",), ()), (("l", "m"), ())):
+        wanted = {r.key: r for r in (store(*files), kept, lost("l"), lost("m"))}
+        found = recoverable(wanted, {})
+        assert found.wanted[store().key].body == store(*left).body
+        named = {entry.key.kind for entry in found.not_restorable}
+        assert named == {"file", "vector-store"}
 
 
 def test_two_accounts_never_become_one() -> None:
