@@ -23,6 +23,7 @@ from drills.leavings import (
     writable,
     write_file,
 )
+from drills.loss import Loss, expected_at_home, loss_of
 from drills.model import (
     ApproveStep,
     DeployStep,
@@ -86,6 +87,7 @@ class Running:
     changes: JsonObject = field(default_factory=dict)  # to the Mapping, by steps so far
     regions: tuple[str, ...] = ()  # of the source's accounts that take part; empty: all
     ids: IdMap = field(default_factory=IdMap)
+    loss: Loss | None = None  # of a failback: what was written in the standby since
     kept: list[str] = field(default_factory=list)  # what the script says shall stay
     approvals: list[str] = field(default_factory=list)
     faults: int = 0
@@ -534,8 +536,11 @@ def _verb(step: VerbStep, running: Running, outcome: StepOutcome) -> StepOutcome
             planned = _planned(step, running)
             return replace(outcome, detail=planned.detail, found=planned.found)
         case Verb.RESTORE:
-            return _brought(step, running, outcome, verbs.restore(_ask(step, running), act=_act(
-                step, running)))  # fmt: skip
+            act = _act(step, running)
+            if step.back:
+                return _brought(step, running, outcome, _homeward(step, running, act))
+            restored = verbs.restore(_ask(step, running), act=act)
+            return _brought(step, running, outcome, restored)
         case Verb.REPLICATE:
             return _brought(step, running, outcome, verbs.replicate(act=_act(step, running)))
         case Verb.RECONSTRUCT:
@@ -572,7 +577,36 @@ def _ask(step: VerbStep, running: Running) -> Ask:
     )
 
 
+def _homeward(step: VerbStep, running: Running, act: Act | None) -> Restored:
+    """Bring home what was written in the standby since the snapshot, and nothing else.
+
+    What the Mapping made otherwise there (a version, a size, a store without its lost file) is no
+    reason to write into the primary. Without `act`, only say it: the loss statement.
+    """
+    verbs = running.equipment.verbs
+    ask = _ask(step, running)
+    if running.loss is None:
+        newest = verbs.load(running.ref)
+        loss = loss_of(newest, ask.snapshot, running.equipment.mapping)
+        if ask.only:
+            loss = Loss(tuple(w for w in loss.written if chosen(ask.only, w.key, None)))
+        running.loss = loss
+        running.expected = expected_at_home(
+            newest, ask.snapshot, loss, running.mapping, running.primary
+        )
+    loss = running.loss
+    statement = loss.document()
+    if not loss.home:
+        return Restored(steps=0, detail=loss.words(), found=statement)
+    ask = replace(ask, only=tuple(str(key) for key in loss.home))
+    restored = verbs.restore(ask, act=act)
+    words = f"{loss.words()}; {restored.detail}"
+    return replace(restored, detail=words, found={**restored.found, **statement})
+
+
 def _planned(step: VerbStep, running: Running) -> Restored:
+    if step.back:
+        return _homeward(step, running, None)
     return running.equipment.verbs.restore(_ask(step, running), act=None)
 
 

@@ -420,7 +420,7 @@ class _Run:
         )
         rto = round(max(phases.values()), 3) if whole and phases else None
         by_class: dict[str, float | None] = {}
-        if running.source is not None and running.source.id:
+        if running.source is not None and not (running.used is not None and running.used[1]):
             age = round(max(begun - running.source.taken_at.timestamp(), 0.0), 3)
             by_class = {
                 name: None if name in _GONE else age

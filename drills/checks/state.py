@@ -43,18 +43,20 @@ def whole_of(context: CheckContext, live: Snapshot) -> Whole:
     """
     source = context.source
     if source is None:
-        return Whole(models=_models(live, frozenset()))
+        return Whole(models=models_of(live))
     taking_part = in_regions(source, tuple(context.mapping.regions))
     translated = translate(taking_part, context.mapping)
     down = frozenset(region_name(region) for region in context.cloud.regions.down)
     return Whole(
         translated.snapshot.resources,
         frozenset(to for key, to in translated.keys.items() if to != key),
-        _models(live, frozenset()) | _models(source, down),
+        models_of(live) | models_of(source, down),
     )
 
 
-def _models(snapshot: Snapshot, down: AbstractSet[str]) -> frozenset[tuple[str, str]]:
+def models_of(
+    snapshot: Snapshot, down: AbstractSet[str] = frozenset()
+) -> frozenset[tuple[str, str]]:
     """Give the fine-tuned models of living accounts: (account id in lower case, name)."""
     accounts = {
         key.path: resource.id.lower()
@@ -79,7 +81,7 @@ def left(
     """
     there = logical(live.resources)
     about = expected.resources
-    whole = whole or Whole(models=_models(live, frozenset()))
+    whole = whole or Whole(models=models_of(live))
     found = recoverable(
         {**whole.resources, **about}, there, models=whole.models, hidden=live.hidden
     )
