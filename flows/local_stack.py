@@ -34,6 +34,10 @@ _GRACE = 25.0  # seconds for a clean end; then it is killed
 _ORDER = ("sandbox", "server", "worker")
 
 
+# Those that this very process started: its own children stay zombies until they are asked for.
+_STARTED: dict[int, subprocess.Popen[bytes]] = {}
+
+
 class StackError(MusterError):
     """What was started did not come up, or did not end."""
 
@@ -72,10 +76,11 @@ def _began(pid: int) -> str:
 
 
 class Stack:
-    """What runs, as the folder knows it."""
+    """What runs, as the folder knows it. `more` goes into the environment of all of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
         self.folder = folder.absolute()
+        self.more = dict(more or {})
 
     @property
     def logs(self) -> Path:
@@ -167,30 +172,43 @@ class Stack:
             "MUSTER_CONFIG": str(config or self.config),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
+            **self.more,
         }
 
 
 # ------------------------------------------------------------------------------------------- up
 
 
-def up(stack: Stack, *, port: int, config: Path | None, sandbox: bool) -> None:
-    """Start what does not run yet, and deploy. Raises MusterError; what came up stays up."""
+def up(
+    stack: Stack,
+    *,
+    port: int,
+    config: Path | None = None,
+    deployments: Path | None = None,
+) -> None:
+    """Start what does not run yet, and deploy; without a configuration, also a sandbox.
+
+    Raises MusterError; what came up stays up.
+    """
+    sandbox = config is None
     with stack.locked():
         stack.logs.mkdir(parents=True, exist_ok=True)
         stack.home.mkdir(parents=True, exist_ok=True)
         running = stack.running()
         stack.choose_ports(stack.ports()["server"] if "server" in running else port)
         environment = stack.environment(config)
-        if sandbox and config is None and "sandbox" not in running:
+        if sandbox and "sandbox" not in running:
             _start_sandbox(stack, environment)
         if "server" not in running:
             _refuse_taken(stack.ports()["server"])
             _start(stack, "server", [*_prefect(), "server", "start"], environment)
-        if sandbox and config is None:
+        if sandbox:
             _wait(stack, "sandbox", stack.ready.is_file)
             _configure(stack, environment)
         _wait(stack, "server", lambda: _answers(f"{stack.url()}/api/health"))
-        _run(stack, [sys.executable, "-m", "flows.prepare_server", "--pool", POOL], environment)
+        command = [sys.executable, "-m", "flows.prepare_server", "--pool", POOL]
+        command += ["--file", str(deployments)] if deployments is not None else []
+        _run(stack, command, environment)
         if "worker" not in stack.running():
             command = [*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
             _start(stack, "worker", [*command, "--name", f"up-{os.getpid()}"], environment)
@@ -224,6 +242,7 @@ def _start(stack: Stack, name: str, command: Sequence[str], environment: Mapping
             )
     finally:
         signal.signal(signal.SIGINT, before)
+    _STARTED[process.pid] = process
     stack.remember({**stack.running(), name: Process.of(process.pid)})
 
 
@@ -306,8 +325,8 @@ def _free() -> int:
 # ----------------------------------------------------------------------------------------- down
 
 
-def down(stack: Stack) -> list[str]:
-    """End what `up` started here, last first, and say what it was. Nothing else is touched.
+def down(stack: Stack, names: Sequence[str] = _ORDER) -> list[str]:
+    """End what `up` started here (or some of it), last first, and say what it was.
 
     Runs that are under way are ended with the worker: drills clean up, restores stop between steps.
     """
@@ -317,10 +336,10 @@ def down(stack: Stack) -> list[str]:
         running, ended = stack.running(), []
         for name in reversed(_ORDER):
             process = running.get(name)
-            if process is not None:
+            if process is not None and name in names:
                 _end(process)
                 ended.append(name)
-        (stack.folder / "processes.json").unlink(missing_ok=True)
+        stack.remember(stack.running())
     return ended
 
 
@@ -337,6 +356,9 @@ def _end(process: Process) -> None:
                 break
             time.sleep(0.05)
         else:
+            ours = _STARTED.pop(process.pid, None)
+            if ours is not None:
+                ours.wait(_GRACE)
             return
     raise StackError(f"process {process.pid} does not end", remedy="see what holds it")
 
@@ -374,7 +396,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("there is no such configuration", where=str(asked.config))
         if asked.what == "up":
             config = asked.config.absolute() if asked.config else None
-            up(stack, port=asked.port, config=config, sandbox=config is None)
+            up(stack, port=asked.port, config=config)
             _tell_up(stack, config)
             if asked.open:
                 import webbrowser
