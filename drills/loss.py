@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 
 from drills.checks.state import models_of
 from snapshots.compare import compare
-from snapshots.kinds import BY_NAME
-from snapshots.kinds.base import Way
 from snapshots.mapping import adopt, logical, translate
-from snapshots.model import ChangeType, Json, JsonObject, Key, Recovery, Snapshot
+from snapshots.model import ChangeType, Json, JsonObject, Key, Snapshot, canonical
 from snapshots.plan import recoverable
 from snapshots.restore import in_regions, list_identity
 from snapshots.steps import Mapping as Substitutions
@@ -23,6 +21,7 @@ _WORDS = {
     ChangeType.UNKNOWN: "not known",
 }
 # What belongs to Azure or to a subscription, and not to what was written.
+_NOT_LOOKED_AT = "Conversations (threads) stay in the standby: none of them comes home."
 _NOT_WRITTEN = frozenset(
     {"resource-group", "lock", "role-assignment", "private-endpoint-connection"}
 )
@@ -67,6 +66,7 @@ class Loss:
             "written_since": written,
             "comes_home": len(self.home),
             "would_be_lost": list(lost),
+            "not_looked_at": _NOT_LOOKED_AT,
         }
 
     def words(self) -> str:
@@ -84,22 +84,30 @@ class Loss:
 def loss_of(snapshot: Snapshot, standby: Snapshot, mapping: Substitutions) -> Loss:
     """Say what differs in the standby from what the snapshot put there, and from what it had there.
 
-    `snapshot` is the newest one, `standby` the standby as it is now, `mapping` leads from primary to
-    standby. What replication brought is as the mapped primary says; what the standby had of its own
+    `snapshot` is the newest one, `standby` the standby as it is now, `mapping` leads from primary
+    to standby. What replication brought is as the mapped primary says; what the standby had of its own
     is as the snapshot says (where its region is looked at). The rest was written since. Pure.
     """
+    standby = in_regions(standby, tuple(mapping.regions.values()))  # groups may hold both regions
     translated = translate(in_regions(snapshot, tuple(mapping.regions)), mapping)
     moved = frozenset(to for key, to in translated.keys.items() if to != key)
     mapped = _differing(translated.snapshot, standby, moved)
     its_own = in_regions(snapshot, tuple(mapping.regions.values()))
     own = _differing(replace(its_own, resources=logical(its_own.resources)), standby, frozenset())
+    # What could not be made from nothing cannot be made at home either.
+    there = logical(standby.resources)
+    can = recoverable(there, {}, models=models_of(standby) | models_of(snapshot))
+    sentences = {n.key: n.sentence for n in can.not_restorable if n.key not in can.wanted}
     written: list[Written] = []
     for key in sorted(mapped.keys() & own.keys()):
         if key.kind in _NOT_WRITTEN or key.name.lower().startswith("microsoft."):
             continue
         kinds = {mapped[key], own[key]}
         how = kinds.pop() if len(kinds) == 1 else ChangeType.CHANGED
-        written.append(Written(key, how, _why_lost(standby, key, how)))
+        lost = "" if how is ChangeType.REMOVED else sentences.get(key, "")
+        if not lost and how is not ChangeType.REMOVED and key not in can.wanted:
+            lost = "It cannot be read, or is not written by muster."
+        written.append(Written(key, how, lost))
     return Loss(tuple(written))
 
 
@@ -116,27 +124,22 @@ def _differing(
         replace(live, resources=there, stale={}),
         list_identity,
     )
-    return {change.key: change.type for change in changes}
-
-
-def _why_lost(standby: Snapshot, key: Key, how: ChangeType) -> str:
-    if how is ChangeType.REMOVED:
-        return ""
-    resource = standby.resources.get(key)
-    if resource is None:
-        return "It cannot be read: nobody knows what was written."
-    kind = BY_NAME[key.kind]
-    comeback = kind.recovery(resource)
-    never = kind.way is Way.NEVER or comeback.recovery in {Recovery.LOST, Recovery.RECORDED}
-    return comeback.sentence if never else ""
+    found = {change.key: change.type for change in changes}
+    for key in expected.resources.keys() & there.keys() - wanted.keys():
+        # Never written by muster, and so not among the wanted: as it was is not new.
+        if canonical(expected.resources[key].body) == canonical(there[key].body):
+            found.pop(key, None)
+    return found
 
 
 def expected_at_home(
     snapshot: Snapshot, standby: Snapshot, loss: Loss, back: Substitutions, primary: str
 ) -> Snapshot:
     """Give what the primary shall be: as the snapshot says, with what came home. Pure."""
-    home = translate(standby, back)
-    resources = dict(in_regions(snapshot, (primary,)).resources)
+    home = translate(in_regions(standby, tuple(back.regions)), back)
+    resources = dict(
+        translate(in_regions(snapshot, (primary,)), Substitutions()).snapshot.resources
+    )
     for key in loss.home:
         to = home.keys.get(key)
         if to is not None and to in home.snapshot.resources:
