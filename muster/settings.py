@@ -93,6 +93,7 @@ class PairSettings:
     hosts: Mapping[str, str] = field(default_factory=dict)  # in endpoints and targets
     resources: Mapping[str, str] = field(default_factory=dict)  # ARM id -> ARM id
     replicate: ReplicateSettings = ReplicateSettings()
+    tenant: str = ""  # of the standby, when it is another than the estate's
 
 
 @dataclass(frozen=True, slots=True)
@@ -864,6 +865,7 @@ def _pairs(tables: Sequence[_Table]) -> tuple[PairSettings, ...]:
         versions, keys = table.table("versions"), table.table("keys")
         hosts, resources = table.table("hosts"), table.table("resources")
         replicate = table.table("replicate")
+        tenant = table.text("tenant", "", example="the standby's tenant")
         table.finish()
         if primary == standby:
             raise table.fail("standby", "a region cannot stand by for itself", "name another one")
@@ -883,6 +885,7 @@ def _pairs(tables: Sequence[_Table]) -> tuple[PairSettings, ...]:
                 hosts=_texts_of(hosts),
                 resources=_texts_of(resources),
                 replicate=_replicate(replicate) if replicate else ReplicateSettings(),
+                tenant=tenant,
             )
         )
     return tuple(found)
@@ -1178,6 +1181,8 @@ def _render_pair(pair: PairSettings) -> list[str]:
         f"primary = {quote(pair.primary)}",
         f"standby = {quote(pair.standby)}",
     ]
+    if pair.tenant:
+        lines.append(f"tenant = {quote(pair.tenant)}")
     if pair.accounts:
         lines.append("[estate.pair.accounts]")
     for name, target in pair.accounts.items():

@@ -49,6 +49,7 @@ class Wiring:
         self.clock: Clock = clock or SystemClock()
         self._open = ExitStack()
         self._cloud: Cloud | None = None
+        self._clouds: dict[str, Cloud] = {}  # of other tenants
         self._ledger: Ledger | None = None
         self._vault: Vault | None = None
 
@@ -67,30 +68,53 @@ class Wiring:
         """Close what was opened, last first."""
         self._open.close()
         self._cloud = self._ledger = self._vault = None
+        self._clouds.clear()
 
     def cloud(self) -> Cloud:
         """The one way out to Azure, real or sandbox."""
         if self._cloud is None:
-            from snapshots.cloud import Limits, open_cloud
-
-            estate = self.settings.estate
-            tenant, credential = self._credential()
-            timeout = self.settings.snapshot.timeout.total_seconds()
-            self._cloud = open_cloud(
-                environment=estate.cloud,
-                tenant=tenant,
-                credential=credential,
-                ca_file=str(estate.ca_file) if estate.ca_file else None,
-                clock=self.clock,
-                version=__version__,
-                limits=Limits(
-                    connect=min(timeout, Limits().connect),
-                    read=timeout,
-                    patience=self.settings.snapshot.patience.total_seconds(),
-                ),
-            )
-            self._open.callback(self._cloud.close)
+            self._cloud = self._opened(self._credential()[0])
         return self._cloud
+
+    def cloud_of(self, tenant: str) -> Cloud:
+        """The way out to another tenant, signed in there as the same principal; "" is our own."""
+        if not tenant or tenant.lower() == self._credential()[0].lower():
+            return self.cloud()
+        if tenant not in self._clouds:
+            self._clouds[tenant] = self._opened(tenant)
+        return self._clouds[tenant]
+
+    def _opened(self, tenant: str) -> Cloud:
+        from snapshots.cloud import Limits, open_cloud
+
+        estate = self.settings.estate
+        timeout = self.settings.snapshot.timeout.total_seconds()
+        made = open_cloud(
+            environment=estate.cloud,
+            tenant=tenant,
+            credential=self._credential()[1],
+            ca_file=str(estate.ca_file) if estate.ca_file else None,
+            clock=self.clock,
+            version=__version__,
+            limits=Limits(
+                connect=min(timeout, Limits().connect),
+                read=timeout,
+                patience=self.settings.snapshot.patience.total_seconds(),
+            ),
+        )
+        self._open.callback(made.close)
+        return made
+
+    def bearer(self) -> str:
+        """A token of Resource Manager of our own tenant, for a request to another one."""
+        from snapshots.cloud.place import Plane
+        from snapshots.cloud.wire import sign_in
+
+        where, estate = self.cloud().environment, self.settings.estate
+        tenant, credential = self._credential()
+        ca_file = str(estate.ca_file) if estate.ca_file else None
+        signed_in = sign_in(credential, where, tenant=tenant, ca_file=ca_file)
+        return signed_in.get_token(where.scope(Plane.ARM), tenant_id=tenant or None).token
 
     def _credential(self) -> tuple[str, Credential]:
         from snapshots.cloud.place import Credential, Identity

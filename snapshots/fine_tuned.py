@@ -46,7 +46,8 @@ _ENDED: Final = frozenset({"failed", "cancelled"})
 class ModelWorker:
     """Does the steps of a replication that are for fine-tuned models. Thread-safe.
 
-    `auxiliary` gives a token of the tenant that an account lies in, for the cross-tenant way.
+    `cloud` reaches the standby. When the primary lies in another tenant, `source_cloud` reaches
+    that, and `auxiliary` gives a token of it for the requests that name both.
     """
 
     primary: str
@@ -56,8 +57,10 @@ class ModelWorker:
     ledger: replication.Branches
     read_payload: Callable[[str], Iterable[bytes]]
     prompts: tuple[str, ...] = ()
-    auxiliary: Callable[[str], str] | None = None
+    auxiliary: Callable[[], str] | None = None
     say: Callable[[str], None] = lambda _words: None
+    source_cloud: Cloud | None = None
+    _theirs: set[str] = field(default_factory=set)  # accounts of the primary, in lower case
     _wires: dict[str, JsonObject] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -96,6 +99,7 @@ class ModelWorker:
         """
         del again
         work = _work_of(step)
+        self.from_source(work.source_account)
         match work.work:
             case Work.CALL:
                 self.ask(work.target_account, step.key.name, ({"role": "user", "content": "ping"},))
@@ -216,7 +220,8 @@ class ModelWorker:
             "region": location(self.standby),
         }
         # Asked again it goes on with the copy that runs: it may be repeated.
-        answer = self.cloud.post(place, path, body, kind=kind, headers=COPY_HEADER)
+        cloud = self.reach(work.source_account)
+        answer = cloud.post(place, path, body, kind=kind, headers=COPY_HEADER)
         until, looks = self.clock.now() + _COPYING, 0
         while True:
             for detail in rows(as_dict(answer.body).get("copiedAccountDetails")):
@@ -236,7 +241,7 @@ class ModelWorker:
                         pass
             self._wait(until, path, looks, stop)
             looks += 1
-            answer = self.cloud.get(place, path, kind=kind, headers=COPY_HEADER)
+            answer = cloud.get(place, path, kind=kind, headers=COPY_HEADER)
 
     def _wait(self, until: datetime, where: str, looks: int, stop: Event) -> None:
         """Wait for the next look: a second at first, half a minute in the end."""
@@ -433,7 +438,7 @@ class ModelWorker:
     def _base_of(self, work: ModelWork) -> str:
         """Give a deployment of the base model beside the source, "" when there is none."""
         base = work.model.partition(".ft-")[0]
-        for row in self.cloud.list(
+        for row in self.reach(work.source_account).list(
             self.arm(work.source_account),
             f"{work.source_account}/deployments",
             params=API,
@@ -452,7 +457,7 @@ class ModelWorker:
             "seed": 7,
             "max_tokens": 256,
         }
-        answer = self.cloud.post(
+        answer = self.reach(account).post(
             self.data(account),
             f"/openai/deployments/{deployment}/chat/completions",
             body,
@@ -479,12 +484,10 @@ class ModelWorker:
                 raise RefusedError(
                     "there is no credential of the source's tenant",
                     where=work.source_account,
-                    remedy="name one in [estate.pair.replicate] (source_credential)",
+                    remedy="name the standby's tenant in [[estate.pair]]",
                 )
             model["sourceAccount"] = work.source_account
-            headers["x-ms-authorization-auxiliary"] = (
-                f"Bearer {self.auxiliary(work.source_account)}"
-            )
+            headers["x-ms-authorization-auxiliary"] = f"Bearer {self.auxiliary()}"
         properties: JsonObject = {"model": model}
         for part in ("versionUpgradeOption", "raiPolicyName"):
             if props(wanted).get(part) and not (trial and part == "raiPolicyName"):
@@ -538,6 +541,16 @@ class ModelWorker:
 
     # ---- places -------------------------------------------------------------------------------
 
+    def from_source(self, id_: str) -> None:
+        """Say that an account is one of the primary."""
+        self._theirs.add(id_.lower())
+
+    def reach(self, id_: str) -> Cloud:
+        """Give the way out to an account's tenant."""
+        if self.source_cloud is not None and id_.lower() in self._theirs:
+            return self.source_cloud
+        return self.cloud
+
     def arm(self, id_: str) -> Place:
         """Give the place of an account's control plane, in its region."""
         found = self.account(id_).get("location")
@@ -549,7 +562,7 @@ class ModelWorker:
         if id_.lower() not in self._wires:
             place = Place(Plane.ARM, "", id_.split("/")[2], "")
             path = f"/subscriptions/{id_.split('/')[2]}/{CS}/accounts"
-            for row in self.cloud.list(place, path, params=API, kind="account"):
+            for row in self.reach(id_).list(place, path, params=API, kind="account"):
                 self._wires[str(row.get("id")).lower()] = row
         return self._wires.get(id_.lower(), {})
 

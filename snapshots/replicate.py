@@ -162,8 +162,9 @@ class Replicator:
     ledger: replication.Branches
     read_payload: Callable[[str], Iterable[bytes]]
     secrets: Mapping[str, str] = field(default_factory=dict)
-    # Gives a token of the tenant that an account lies in, for the cross-tenant way.
-    auxiliary: Callable[[str], str] | None = None
+    # The primary's tenant, when it is another: the way out there, and a token of it.
+    source_cloud: Cloud | None = None
+    auxiliary: Callable[[], str] | None = None
     say: Callable[[str], None] = lambda _words: None
     worker: ModelWorker = field(init=False)
 
@@ -179,6 +180,7 @@ class Replicator:
             self.policy.prompts,
             self.auxiliary,
             self.say,
+            self.source_cloud,
         )
 
     @property
@@ -196,6 +198,8 @@ class Replicator:
         """
         known = replication.read(self.ledger, self.primary, self.standby)
         models = tuple(self._models(source))
+        for model in models:
+            self.worker.from_source(model.account.id)
         standing = {model.target: self._deployed(model) for model in models}
         choices = tuple(self._choose(m, known, standing[m.target], source) for m in models)
         request = Request(
@@ -287,8 +291,11 @@ class Replicator:
 
     def _why_not(self, way: CopyWay, model: Model, source: Snapshot, *, cold: bool) -> str:
         """Say what stands in the way, "" when nothing does. Only reads."""
+        other = self.source_cloud is not None
         try:
             match way:
+                case CopyWay.SOURCE | CopyWay.CHECKPOINT if other:
+                    return "the primary is in another tenant: Azure copies within one only"
                 case CopyWay.SOURCE:
                     if cold:
                         return "nothing can be kept without a deployment (deployments = cold)"
@@ -297,8 +304,8 @@ class Replicator:
                 case CopyWay.CHECKPOINT:
                     return self._no_checkpoint(model)
                 case CopyWay.CROSS_TENANT:
-                    if self.auxiliary is None:
-                        return "there is no credential of the source's tenant"
+                    if not other or self.auxiliary is None:
+                        return "primary and standby are in one tenant ([[estate.pair]] tenant)"
                     return "cold keeps no deployment" if cold else ""
                 case CopyWay.RETRAIN:
                     if model.job is None:
@@ -387,7 +394,7 @@ class Replicator:
             there = _name_of(standing[choice.model.target])
             replica = known.of(key)
             if replica is not None and there and there == replica.name:
-                kept[key] = _with_model(resource, replica.name)  # in step: sku, policy, tags
+                kept[key] = _with_model(resource, standing[choice.model.target])  # in step
             elif choice.way is CopyWay.SOURCE and not (choice.done and not there):
                 kept[key] = resource
         return replace(source, resources=kept)
@@ -519,7 +526,7 @@ class Replicator:
         finds what was made, too.
         """
         clock = self.tools.clock
-        begun, before = clock.now(), self.cloud.calls.snapshot().made
+        begun, before = clock.now(), self._calls()
         self._settle(made)
         restored: Restored | None = None
         if not made.prepared.plan.is_empty:
@@ -532,9 +539,13 @@ class Replicator:
             self.worker.keep(lambda known: replace(known, last=run), "nothing to replicate")
         known = replication.read(self.ledger, self.primary, self.standby)
         complete = not stuck if restored is None else bool(known.last and known.last.complete)
-        calls = self.cloud.calls.snapshot().made - before
+        calls = self._calls() - before
         seconds = (clock.now() - begun).total_seconds()
         return Replicated(restored, known, complete, seconds, calls)
+
+    def _calls(self) -> int:
+        clouds = {id(cloud): cloud for cloud in (self.cloud, self.source_cloud) if cloud}
+        return sum(cloud.calls.snapshot().made for cloud in clouds.values())
 
     def _settle(self, made: Replicating) -> None:
         """Keep what is known without a call: models that no way leads for, and those that went."""
@@ -681,15 +692,21 @@ def _name_of(wire: JsonObject | None) -> str:
     return str(as_dict(props(wire).get("model")).get("name") or "") if wire else ""
 
 
-def _with_model(deployment: Resource, name: str) -> Resource:
+def _with_model(deployment: Resource, standing: JsonObject | None) -> Resource:
+    """Give a deployment with the model that stands for it: sku, policy and tags may differ."""
     properties = props(deployment.body)
-    model = as_dict(properties.get("model"))
+    there = as_dict(props(standing or {}).get("model"))
+    model: JsonObject = {
+        part: value
+        for part, value in as_dict(properties.get("model")).items()
+        if part not in {"source", "sourceAccount"}
+    }
+    model["name"] = there.get("name")
+    for part in ("source", "sourceAccount"):
+        if there.get(part):
+            model[part] = str(there[part]).lower()
     return replace(
-        deployment,
-        body={
-            **deployment.body,
-            "properties": {**properties, "model": {**model, "name": name}},
-        },
+        deployment, body={**deployment.body, "properties": {**properties, "model": model}}
     )
 
 

@@ -55,10 +55,15 @@ def replicator_for(
     say: Callable[[str], None] = lambda _words: None,
 ) -> Replicator:
     """Give what keeps a pair in step, wired."""
+    from dataclasses import replace
+
     from snapshots.replicate import KeepAlive, Policy, Replicator, Warmth
     from snapshots.replication import CopyWay
 
     chosen = pair.replicate
+    tools = wiring.restore_tools()
+    standby = wiring.cloud_of(pair.tenant)
+    elsewhere = standby is not wiring.cloud()
     return Replicator(
         pair.primary,
         pair.standby,
@@ -70,10 +75,12 @@ def replicator_for(
             chosen.prompts,
             retrain,
         ),
-        wiring.restore_tools(),
+        replace(tools, cloud=standby),
         wiring.ledger(),
         wiring.vault().read,
         secrets=wiring.settings.restore.secrets,
+        source_cloud=wiring.cloud() if elsewhere else None,
+        auxiliary=wiring.bearer if elsewhere else None,
         say=say,
     )
 
@@ -88,7 +95,8 @@ def tools_for(wiring: Wiring, record: Record) -> Tools:
     regions = dict(record.plan.mapping.regions)
     for pair in wiring.settings.estate.pairs:
         if regions.get(pair.primary) == pair.standby:
-            return replace(tools, models=replicator_for(wiring, pair).worker)
+            worker = replicator_for(wiring, pair).worker
+            return replace(tools, cloud=worker.cloud, models=worker)
     return tools
 
 

@@ -140,10 +140,13 @@ def _show_subscription(world: World, found: Body) -> Body:
 
 
 def _subscriptions(world: World, call: Call, names: dict[str, str]) -> Answer:
+    # A token is of one tenant, and lists that tenant's subscriptions alone.
+    tenant = call.caller.tenant.lower() if call.caller and call.caller.tenant else ""
     values = [
         _show_subscription(world, found)
         for _, found in world.store.items("subscriptions")
-        if world.access.sees(call, f"/subscriptions/{found['subscriptionId']}")
+        if tenant in {"", str(found.get("tenantId") or world.identity.tenant).lower()}
+        and world.access.sees(call, f"/subscriptions/{found['subscriptionId']}")
     ]
     answer = world.arm.page(call, values)
     if isinstance(answer.body, dict):
