@@ -54,6 +54,7 @@ from snapshots.steps import (
     Substitution,
     token,
 )
+from snapshots.take import Cloud as Looker
 from snapshots.take import Payloads as Keeper
 from snapshots.take import Progress, Scope, TakeOptions, take
 from snapshots.writing import Payloads
@@ -141,7 +142,7 @@ def prepare(request: Request, tools: Tools, *, first: int = 1) -> Prepared:
     before = replace(target, resources=there)
     after = replace(translated.snapshot, resources=wanted)
     changes = list(compare(before, after, list_identity))
-    soft = _soft_deleted(tools.cloud, changes)
+    soft = soft_deleted(tools.cloud, changes)
     context = replace(context, wanted=wanted, conflicts=conflicts, soft_deleted=soft, first=first)
     made = plan(changes, context)
     return Prepared(made, wanted, target, request)
@@ -464,7 +465,7 @@ def _gone_scopes(
     return frozenset(found)
 
 
-def _soft_deleted(cloud: Cloud, changes: Iterable[Change]) -> dict[Key, str]:
+def soft_deleted(cloud: Looker, changes: Iterable[Change]) -> dict[Key, str]:
     """Give the accounts to be made whose name a soft-deleted one still holds, with its region."""
     wanted = {
         change.key

@@ -93,6 +93,7 @@ def command(
             paths=paths,
             cap=cap if cap is not None else wiring.settings.audit.cap,
             busy=in_the_way(records, wiring.busy()),
+            secrets=wiring.settings.restore.secrets,
         )
         done = None
         if act and not prepared.plan.is_empty:
@@ -141,6 +142,13 @@ def show(invocation: Invocation, prepared: Prepared, done: Reverted | None) -> N
                 invocation.show(
                     text(f"    {path.path}: {value(path.before)} -> {value(path.after)}")
                 )
+    for step in prepared.plan.steps:
+        for question in step.questions:
+            if not question.answer:
+                needs = (
+                    f"needs {question.what}: say where it is in [restore.secrets] of muster.toml"
+                )
+                invocation.show(text(f"{step.key} {needs}", "yellow"))
     for lost in prepared.plan.not_restorable:
         invocation.show(text(f"cannot come back: {lost.key}: {lost.sentence}", "yellow"))
     for item in prepared.left:

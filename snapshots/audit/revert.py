@@ -38,6 +38,7 @@ from snapshots.model import (
 )
 from snapshots.plan import Context, plan
 from snapshots.records import Records
+from snapshots.restore import soft_deleted
 from snapshots.secrets import Fingerprints
 from snapshots.steps import Plan, Record, StepState
 from snapshots.take import Scope, TakeOptions, take
@@ -132,11 +133,13 @@ def prepare(
     paths: Sequence[str] = (),
     cap: int = CAP,
     busy: Sequence[str] = (),
+    secrets: Mapping[str, str] | None = None,
 ) -> Prepared:
     """Read live state again and plan the way back; nothing is written.
 
     A finding is left alone, with the reason, when live is no more what was reported, cannot be
     read, is denied by a window, is never written by muster, or was reverted three times in a day.
+    `secrets` says where those are that no snapshot holds: key or pattern -> reference.
     Raises RefusedError for more findings than `cap` and while `busy` names work in progress,
     InputError for a path that no finding has.
     """
@@ -170,7 +173,11 @@ def prepare(
             continue
         chosen.append(Chosen(finding, named, wanted, tuple(_between(finding.key, there, wanted))))
     return Prepared(
-        _planned(reader, live, chosen, baseline, now), tuple(chosen), tuple(left), live, now
+        _planned(reader, live, chosen, baseline, now, secrets or {}),
+        tuple(chosen),
+        tuple(left),
+        live,
+        now,
     )
 
 
@@ -334,7 +341,12 @@ def _wanted(finding: Finding, chosen: Sequence[PropertyFinding]) -> Resource | N
 
 
 def _planned(
-    reader: Reader, live: Snapshot, chosen: Sequence[Chosen], baseline: str, now: datetime
+    reader: Reader,
+    live: Snapshot,
+    chosen: Sequence[Chosen],
+    baseline: str,
+    now: datetime,
+    secrets: Mapping[str, str],
 ) -> Plan:
     keys = {choice.finding.key for choice in chosen}
     target = dict(live.resources)
@@ -344,6 +356,13 @@ def _planned(
         else:
             target[choice.finding.key] = choice.wanted
     there, wanted = logical(live.resources), logical(target)
+    changes = tuple(
+        compare(
+            replace(live, resources={k: r for k, r in there.items() if k in keys}, gaps=()),
+            replace(live, resources={k: r for k, r in wanted.items() if k in keys}, gaps=()),
+            list_identity,
+        )
+    )
     context = Context(
         estate=reader.estate,
         snapshot=baseline,
@@ -354,12 +373,9 @@ def _planned(
         there=there,
         sources=target,
         prune=True,
+        soft_deleted=soft_deleted(reader.cloud, changes),
+        secrets=secrets,
         threads=1,
-    )
-    changes = compare(
-        replace(live, resources={k: r for k, r in there.items() if k in keys}, gaps=()),
-        replace(live, resources={k: r for k, r in wanted.items() if k in keys}, gaps=()),
-        list_identity,
     )
     made = plan(changes, context)
     # One write at a time for each account, whatever the kind says.
