@@ -178,7 +178,7 @@ class Running:
     def take(self, snapshot: Snapshot) -> None:
         """Go on with this snapshot: map it, and say what shall be in the target."""
         self.source = snapshot
-        self.mapping = self._changed(self._mapping(snapshot))
+        self.mapping = self._changed(self._mapping(snapshot), snapshot)
         self.regions = self._regions(snapshot)
         translated = translate(in_regions(snapshot, self.regions), self.mapping).snapshot
         keep = self.drill.scope.only
@@ -204,7 +204,7 @@ class Running:
             if self.source is not None:
                 self.take(self.source)
 
-    def _changed(self, mapping: Substitutions) -> Substitutions:
+    def _changed(self, mapping: Substitutions, snapshot: Snapshot) -> Substitutions:
         if not self.changes:
             return mapping
         document = mapping.document()
@@ -213,11 +213,13 @@ class Running:
             if isinstance(known, dict) and isinstance(value, dict):
                 document[name] = {**known, **value}
             elif isinstance(known, list) and isinstance(value, list):
-                document[name] = [*value, *known]
+                document[name] = [*known, *value]  # of two rules for one name the last one counts
         try:
-            return Substitutions.from_document(document)
+            changed = Substitutions.from_document(document)
         except ValueError as error:
             raise RefusedError(f"the change of the mapping cannot be read: {error}") from error
+        units = self.changes.get("units")
+        return _sized(changed, snapshot, units) if isinstance(units, int) else changed
 
     def _regions(self, snapshot: Snapshot) -> tuple[str, ...]:
         """Say which accounts take part: what belongs to a whole subscription stays where it is."""
@@ -298,6 +300,23 @@ def groups_of(snapshot: Snapshot) -> dict[str, list[str]]:
         if len(key.path) > 1 and "/" not in key.path[1]:
             found.setdefault(key.path[0], set()).add(key.path[1])
     return {name: sorted(groups) for name, groups in sorted(found.items())}
+
+
+def _sized(mapping: Substitutions, snapshot: Snapshot, units: int) -> Substitutions:
+    """Give every deployment the same small size: a drill serves nobody, and quota is scarce.
+
+    Provisioned units are billed by the hour, used or not: a copy of them is a global standard one.
+    """
+    known = {rule.of.lower(): rule for rule in mapping.skus}
+    rules = list(mapping.skus)
+    for key, resource in sorted(snapshot.resources.items()):
+        sku = resource.body.get("sku") if key.kind == "deployment" else None
+        if not isinstance(sku, dict):
+            continue
+        rule = known.get(key.name.lower()) or known.get(text(sku, "name").lower())
+        name = rule.name if rule is not None and rule.name else text(sku, "name")
+        rules.append(SkuRule(key.name, "GlobalStandard" if "Provisioned" in name else name, units))
+    return replace(mapping, skus=tuple(rules))
 
 
 def inverse_of(snapshot: Snapshot, mapping: Substitutions) -> Substitutions:

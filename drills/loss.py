@@ -85,8 +85,8 @@ def loss_of(snapshot: Snapshot, standby: Snapshot, mapping: Substitutions) -> Lo
     """Say what differs in the standby from what the snapshot put there, and from what it had there.
 
     `snapshot` is the newest one, `standby` the standby as it is now, `mapping` leads from primary
-    to standby. What replication brought is as the mapped primary says; what the standby had of its own
-    is as the snapshot says (where its region is looked at). The rest was written since. Pure.
+    to standby. What replication brought is as the mapped primary says; what the standby had of its
+    own is as the snapshot says (where its region is looked at). The rest was written since. Pure.
     """
     standby = in_regions(standby, tuple(mapping.regions.values()))  # groups may hold both regions
     translated = translate(in_regions(snapshot, tuple(mapping.regions)), mapping)

@@ -606,6 +606,11 @@ def _changes(table: _Table) -> JsonObject:
     for name in ("versions", "hosts", "keys", "resources", "regions"):
         if inner.has(name):
             found[name] = inner.object(name)
+    if inner.has("units"):
+        units = inner.number("units", 1)
+        if units < 1 or units != int(units):
+            raise inner.node.fail("units is not a number of one or more", "write units: 1")
+        found["units"] = int(units)
     if inner.has("skus"):
         items = inner.items("skus")
         rows: list[Json] = []
