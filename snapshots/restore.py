@@ -15,7 +15,7 @@ from snapshots import steps as nouns
 from snapshots.apply import THREADS, Models, Secret, Tell, apply, ids_of, no_secret, undo
 from snapshots.clock import Clock
 from snapshots.cloud import Cloud
-from snapshots.cloud.place import Place, Plane
+from snapshots.cloud.place import Cursor, Place, Plane
 from snapshots.compare import compare
 from snapshots.errors import InputError, MissingError
 from snapshots.gates import GateResult, check_gates
@@ -480,6 +480,8 @@ def soft_deleted(cloud: Looker, changes: Iterable[Change]) -> dict[Key, str]:
             f"{path}/deletedAccounts",
             params={"api-version": BY_NAME["account"].api_version},
             kind="deleted-account",
+            items="value",
+            cursor=Cursor.NEXT_LINK,
         )
         for wire in listed:
             parts = str(wire.get("id") or "").lower().split("/")
