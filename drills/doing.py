@@ -137,6 +137,11 @@ class Running:
             return {name: self.filled(item) for name, item in value.items()}
         return value
 
+    def filled_object(self, value: JsonObject) -> JsonObject:
+        """Do the same for an object."""
+        found = self.filled(value)
+        return found if isinstance(found, dict) else {}
+
     def word(self, value: str) -> str:
         """Do the same for one text."""
         return str(self.filled(value))
@@ -544,7 +549,7 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
 
 def _verb(step: VerbStep, running: Running, outcome: StepOutcome) -> StepOutcome:
     verbs = running.equipment.verbs
-    running.change(_object(running.filled(step.changes)))
+    running.change(running.filled_object(step.changes))
     match step.verb:
         case Verb.SNAPSHOT:
             taken = running.use(step.snapshot or "live")

@@ -249,6 +249,10 @@ class _Run:
         verbs = [s.verb for s in walk(self.drill.steps) if isinstance(s, VerbStep)]
         wanted = any(verb in _TARGETED for verb in verbs)
         rebuilt = Verb.RECONSTRUCT in verbs[: _first(verbs, _TARGETED)]
+        for step in walk(self.drill.steps):  # sizes count for what it may cost at most
+            if isinstance(step, VerbStep) and step.verb in _TARGETED:
+                running.change(running.filled_object(step.changes))
+                break
         try:
             # What is rebuilt from the vault alone is not loaded from the ledger beforehand.
             if not rebuilt and (wanted or self.drill.target is not TargetKind.ISOLATED):
