@@ -215,7 +215,15 @@ class Running:
         document = mapping.document()
         for name, value in self.changes.items():
             known = document.get(name)
-            if isinstance(known, dict) and isinstance(value, dict):
+            if name == "accounts" and isinstance(known, dict) and isinstance(value, dict):
+                places = {k.lower(): v for k, v in known.items()}
+                for account, place in value.items():
+                    places[account.lower()] = {
+                        **_object(places.get(account.lower())),
+                        **_object(place),
+                    }
+                document[name] = places
+            elif isinstance(known, dict) and isinstance(value, dict):
                 document[name] = {**known, **value}
             elif isinstance(known, list) and isinstance(value, list):
                 document[name] = [*known, *value]  # of two rules for one name the last one counts
@@ -451,7 +459,8 @@ def _refused(step: VerbStep, outcome: StepOutcome) -> StepOutcome:
 
 
 def _outcome(step: DrillStep, running: Running, outcome: StepOutcome) -> StepOutcome:
-    if isinstance(step, FaultStep) and step.if_sandbox and running.equipment.faults is None:
+    breaks = isinstance(step, FaultStep | VerbStep) and step.if_sandbox
+    if breaks and running.equipment.faults is None:
         return replace(outcome, state=DrillStepState.SKIPPED, detail="left out: no sandbox")
     if running.dry and not _read_only(step):
         return replace(outcome, state=DrillStepState.SKIPPED, detail=_preview(step, running))
@@ -510,6 +519,8 @@ def _inputs(step: DrillStep, running: Running) -> JsonObject:
                 "back": step.back,
                 "map": step.changes,
             }
+            if step.if_sandbox and running.equipment.faults is None:
+                found["if_sandbox"] = True
             return {**found, "fails": step.fails} if step.fails else found
         case FaultStep():
             given: JsonObject = {

@@ -136,6 +136,7 @@ class VerbStep:
     back: bool = False  # from the standby as it is now to the primary: a failback
     changes: JsonObject = field(default_factory=dict)  # to the Mapping, from this step on
     fails: str = ""  # it must fail, and say this; "": it must not
+    if_sandbox: bool = False  # left out where there is no sandbox: it needs what was broken there
     line: int = 0
 
 

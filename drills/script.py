@@ -592,6 +592,7 @@ def _verb(table: _Table, name: str, phase: Phase | None) -> DrillStep:
         back=table.flag("back"),
         changes=_changes(table),
         fails=table.text("fails", ""),
+        if_sandbox=table.flag("if_sandbox"),
         line=table.node.line,
     )
 
@@ -606,6 +607,8 @@ def _changes(table: _Table) -> JsonObject:
     for name in ("versions", "hosts", "keys", "resources", "regions"):
         if inner.has(name):
             found[name] = inner.object(name)
+    if inner.has("accounts"):
+        found["accounts"] = _places(inner)
     if inner.has("units"):
         units = inner.number("units", 1)
         if units < 1 or units != int(units):
@@ -627,6 +630,20 @@ def _changes(table: _Table) -> JsonObject:
             row.finish()
         found["skus"] = rows
     inner.finish()
+    return found
+
+
+def _places(table: _Table) -> JsonObject:
+    """Read under which other names accounts shall be. Raises InputError."""
+    node = table.need("accounts", "{aoai-prod: {name: aoai-prod-2}}")
+    if not isinstance(node.value, dict):
+        raise node.fail("accounts is not a mapping", "write accounts: {aoai-prod: {name: other}}")
+    found: JsonObject = {}
+    for account, inner in node.value.items():
+        place = _Table(inner, "a place")
+        name = place.text("name", example="aoai-prod-2")
+        found[account] = {"name": name, "subdomain": place.text("subdomain", name)}
+        place.finish()
     return found
 
 
