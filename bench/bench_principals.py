@@ -25,9 +25,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import pygal  # noqa: E402
+import pygal  # type: ignore[import-untyped]  # noqa: E402
 import yaml  # noqa: E402
-from pygal.style import Style  # noqa: E402
+from pygal.style import Style  # type: ignore[import-untyped]  # noqa: E402
 
 from drills.sandbox.estates.generate import estate  # noqa: E402
 from flows import local_stack  # noqa: E402
