@@ -41,9 +41,9 @@ def render(kind: str) -> dict[str, Any]:
 
 
 def _docker() -> dict[str, Any]:
-    from prefect_docker.worker import DockerWorker
+    from prefect_docker.worker import DockerWorker  # type: ignore[import-untyped]
 
-    template = deepcopy(DockerWorker.get_default_base_job_template())
+    template: dict[str, Any] = deepcopy(DockerWorker.get_default_base_job_template())
     _defaults(
         template,
         {
@@ -72,9 +72,9 @@ def _docker() -> dict[str, Any]:
 
 
 def _kubernetes() -> dict[str, Any]:
-    from prefect_kubernetes.worker import KubernetesWorker
+    from prefect_kubernetes.worker import KubernetesWorker  # type: ignore[import-untyped]
 
-    template = deepcopy(KubernetesWorker.get_default_base_job_template())
+    template: dict[str, Any] = deepcopy(KubernetesWorker.get_default_base_job_template())
     _defaults(
         template,
         {
@@ -83,7 +83,7 @@ def _kubernetes() -> dict[str, Any]:
             "namespace": "muster",
             "service_account_name": "muster",
             "env": _ENVIRONMENT,
-            # A run that is lost is a run that is looked at: a restore must not begin again by itself.
+            # A lost run is looked at by a person: a restore must not begin again by itself.
             "backoff_limit": 0,
             "finished_job_ttl": 24 * 3600,
             "pod_watch_timeout_seconds": 600,
