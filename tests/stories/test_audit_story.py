@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -518,6 +519,52 @@ def test_what_azure_does_by_itself_is_of_the_platform(own_site: Site) -> None:
         assert finding.attribution.who == "Azure"
 
 
+def test_upgrades_and_retirements_are_of_the_platform(own_site: Site) -> None:
+    site = own_site
+    site.approve_all()
+    # hr-chat moves when its version retires; gpt4o and gpt41 stay behind or move as they are told.
+    report = site.audit()
+    for _ in range(9):
+        site.later(80 * 86400)  # the log keeps 90 days
+        report = site.audit()
+    moved = [f for f in report.findings if f.change is ChangeType.CHANGED]
+    assert {f.key.name for f in moved} >= {"hr-chat", "gpt41"}
+    assert "gpt4o" not in {f.key.name for f in moved}  # NoAutoUpgrade
+    for finding in moved:
+        assert finding.kind == "deployment"
+        assert any(p.path.startswith("/properties/model/") for p in finding.paths)
+        assert finding.class_ is Class.PLATFORM, finding.reasons
+        assert finding.attribution.who == "Azure"
+        assert "builtin/model-changed" in {rule.id for rule in finding.rules}
+
+
+def test_a_merged_pull_request_is_an_approval(site: Site, tmp_path: Path) -> None:
+    site.approve_all()
+    site.later()
+    set_capacity(site, site.person("pipeline"), 90)
+    site.later()
+    assert only(site.audit()).class_ is Class.UNPLANNED
+    # Somebody takes the file of live into a branch of a clone, and it is merged.
+    bare, clone = str(site.ledger().path), str(tmp_path / "clone")
+    work = ["git", "-C", clone, "-c", "user.name=Bo", "-c", "user.email=bo@contoso.example"]
+    subprocess.run(["git", "clone", "-q", "-b", "baseline", bare, clone], check=True)
+    subprocess.run([*work, "checkout", "-q", "-b", "wish"], check=True)
+    (file,) = Path(clone).glob("resources/*/rg-ai-prod/aoai-claims-swc/deployment/gpt4o-mini.json")
+    name = str(file.relative_to(clone))
+    subprocess.run([*work, "checkout", "-q", "origin/live", "--", name], check=True)
+    subprocess.run([*work, "commit", "-q", "-m", "More capacity"], check=True)
+    subprocess.run([*work, "checkout", "-q", "baseline"], check=True)
+    subprocess.run([*work, "merge", "-q", "--no-ff", "-m", "Merge #7", "wish"], check=True)
+    subprocess.run([*work, "push", "-q", "origin", "baseline"], check=True)
+    report = site.audit()
+    assert report.findings == ()
+    assert report.baseline_by == "Bo"
+    # What the pull request did not say is a finding as before.
+    set_capacity(site, site.person("pipeline"), 91)
+    site.later()
+    assert only(site.audit()).class_ is Class.UNPLANNED
+
+
 def test_a_merge_that_is_not_rolled_out_is_planned(site: Site) -> None:
     site.approve_all()
     ledger = site.ledger()
@@ -616,6 +663,22 @@ def test_an_ignored_finding_is_counted_and_comes_back(site: Site) -> None:
     assert "1 ignored" in site.run("audit")
     set_capacity(site, pipeline, 41)  # another difference: not what was ignored
     site.run("audit", "--sweep", expect=2)
+
+
+def test_an_ignored_finding_counts_again_when_that_expires(site: Site) -> None:
+    site.approve_all()
+    set_capacity(site, site.person("pipeline"), 40)
+    finding = only(site.audit())
+    site.run("ignore", finding.id, "--reason", "test", "--expires", "1s", "--by", "bo")
+    report = site.audit()
+    for _ in range(60):
+        if report.counting():
+            break
+        report = site.audit()
+    assert only(report).id == finding.id
+    assert only(report).ignored is None
+    assert "ignore" in report.expired[0]
+    assert "expired" in site.run("audit", expect=2)
 
 
 def test_fail_on_lets_milder_findings_pass(site: Site) -> None:

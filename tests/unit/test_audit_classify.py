@@ -1,0 +1,107 @@
+"""Classes: what Azure does by itself is named only where nothing else explains it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from snapshots.audit.attribute import Window
+from snapshots.audit.classify import Part, classify
+from snapshots.audit.planned import Plans
+from snapshots.audit.report_model import Attribution, Class, Confidence, PrincipalKind
+from snapshots.model import (
+    MISSING,
+    Change,
+    ChangeType,
+    Gap,
+    GapReason,
+    JsonObject,
+    Key,
+    PathChange,
+    Resource,
+)
+
+NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
+WINDOW = Window(NOW - timedelta(hours=3), NOW - timedelta(hours=2))
+NOBODY = Attribution(reasons=("unattributed: no write of it was recorded",))
+BO = Attribution("bo@contoso.example", PrincipalKind.USER, when=NOW, confidence=Confidence.HIGH)
+KEY = Key("deployment", ("sub", "rg", "account", "chat"))
+
+
+def changed(
+    before: JsonObject, after: JsonObject, *paths: PathChange, kind: str = "deployment"
+) -> Change:
+    key = replace(KEY, kind=kind)
+    return Change(
+        ChangeType.CHANGED,
+        key,
+        Resource(key, "/x", before),
+        Resource(key, "/x", after),
+        paths,
+    )
+
+
+def moved(option: str | None) -> Change:
+    def body(version: str) -> JsonObject:
+        properties: JsonObject = {"model": {"name": "gpt-4o", "version": version}}
+        if option is not None:
+            properties["versionUpgradeOption"] = option
+        return {"properties": properties}
+
+    path = PathChange("/properties/model/version", "1", "2")
+    return changed(body("1"), body("2"), path)
+
+
+def classed(
+    change: Change, who: Attribution = NOBODY, *, settled: bool = True, common: int = 0
+) -> Class:
+    part = Part(tuple(change.paths), who, WINDOW, settled)
+    verdict = classify(change, [part], Plans(), (), common=lambda _: common)
+    assert verdict.reasons
+    return verdict.class_
+
+
+@pytest.mark.parametrize(
+    ("option", "class_"),
+    [
+        ("OnceNewDefaultVersionAvailable", Class.PLATFORM),
+        ("OnceCurrentVersionExpired", Class.PLATFORM),
+        ("NoAutoUpgrade", Class.UNKNOWN),
+        (None, Class.UNKNOWN),
+    ],
+)
+def test_a_version_that_moved_without_a_write_is_azures_where_it_may(
+    option: str | None, class_: Class
+) -> None:
+    assert classed(moved(option)) is class_
+    # A record may still come; a person is known; something else moved, too: no guess.
+    assert classed(moved(option), settled=False) is Class.UNKNOWN
+    assert classed(moved(option), BO) is Class.UNPLANNED
+    more = moved(option)
+    more = replace(more, paths=(*more.paths, PathChange("/sku/capacity", 1, 2)))
+    assert classed(more) is Class.UNKNOWN
+
+
+def test_a_new_property_in_many_places_at_once_is_a_default_of_the_service() -> None:
+    new = changed({}, {"a": 1}, PathChange("/a", MISSING, 1), kind="account")
+    assert classed(new, common=3) is Class.PLATFORM
+    assert classed(new, common=2) is Class.UNKNOWN
+    assert classed(new, common=3, settled=False) is Class.UNKNOWN
+    assert classed(new, BO, common=3) is Class.UNPLANNED
+    old = changed({"a": 1}, {"a": 2}, PathChange("/a", 1, 2), kind="account")
+    assert classed(old, common=3) is Class.UNKNOWN
+
+
+def test_a_record_without_a_caller_is_azures() -> None:
+    azure = Attribution("Azure", PrincipalKind.PLATFORM, when=NOW, confidence=Confidence.HIGH)
+    gone = Change(ChangeType.REMOVED, KEY, Resource(KEY, "/x", {}), None)
+    assert classed(gone, azure) is Class.PLATFORM
+    assert classed(gone) is Class.UNKNOWN
+
+
+def test_what_could_not_be_read_has_no_class() -> None:
+    gap = Gap(KEY, GapReason.FAILED, "500")
+    unread = Change(ChangeType.UNKNOWN, KEY, Resource(KEY, "/x", {}), None, gap=gap)
+    assert classed(unread, BO) is Class.UNKNOWN
