@@ -302,7 +302,7 @@ class _Run:
 
     def _check(self, running: Running) -> None:
         """Ask every check, take the time, and only then try them on broken copies."""
-        if running.dry and self.drill.target is not TargetKind.NONE:
+        if running.dry and self.drill.target is TargetKind.ISOLATED:
             self.checks = [
                 CheckOutcome(
                     name=d.title,
