@@ -200,8 +200,7 @@ def up(
         if sandbox and "sandbox" not in running:
             _start_sandbox(stack, environment)
         if "server" not in running:
-            _refuse_taken(stack.ports()["server"])
-            _start(stack, "server", [*_prefect(), "server", "start"], environment)
+            _start_server(stack, environment)
         if sandbox:
             _wait(stack, "sandbox", stack.ready.is_file)
             _configure(stack, environment)
@@ -210,12 +209,22 @@ def up(
         command += ["--file", str(deployments)] if deployments is not None else []
         _run(stack, command, environment)
         if "worker" not in stack.running():
-            command = [*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
+            command = [sys.executable, "-m", "flows.keep_worker", "--pool", POOL]
             _start(stack, "worker", [*command, "--name", f"up-{os.getpid()}"], environment)
 
 
-def _prefect() -> list[str]:
-    return [sys.executable, "-m", "prefect", "--no-prompt"]
+def restart_server(stack: Stack) -> None:
+    """End the server and start it again; runs and workers go on meanwhile."""
+    down(stack, ["server"])
+    with stack.locked():
+        _start_server(stack, stack.environment(None))
+        _wait(stack, "server", lambda: _answers(f"{stack.url()}/api/health"))
+
+
+def _start_server(stack: Stack, environment: Mapping[str, str]) -> None:
+    _refuse_taken(stack.ports()["server"])
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"]
+    _start(stack, "server", command, environment)
 
 
 def _start_sandbox(stack: Stack, environment: Mapping[str, str]) -> None:
