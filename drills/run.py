@@ -203,9 +203,12 @@ class _Run:
                 equipment.stopping.clear()
                 try:
                     self._clean(running)
+                    # A drill that was refused has begun nothing, and leaves no journal either.
+                    settled = self.undone.state is CleanUpState.CLEAN and not self.steps
                 finally:  # a forced drill does not call its primary for cleaning up either
                     for region in set(equipment.cloud.regions.down) - set(down):
                         equipment.cloud.regions.up(region)
+            settled = False
             ran = self._written(running)
             settled = ran.result.clean_up.state is CleanUpState.CLEAN
             if ran.result.clean_up.state is CleanUpState.KEPT:

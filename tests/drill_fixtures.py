@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from drills.evidence import EvidenceBook
 from muster.cli import main
 from snapshots.ledger import Ledger
 from tests.sandbox_fixtures import RunningSandbox
 
+ROOT = Path(__file__).parents[1]
 # How the demo's models fit the standby's quota and capacity.
 FITTED = """\
     map:
@@ -48,7 +50,13 @@ class DrillSite:
         return code, json.loads(out) if out else err
 
     def drill(self, *words: str) -> tuple[int, Any]:
-        return self.muster("drill", *words)
+        """One command of `muster drill`; what it tells machines is held to its schema."""
+        code, found = self.muster("drill", *words)
+        if not isinstance(found, str):
+            schema = json.loads((ROOT / "docs/schemas/drill.schema.json").read_text("utf-8"))
+            form = {**schema, "oneOf": [{"$ref": f"#/$defs/{_form(words[0], found)}"}]}
+            Draft202012Validator(form).validate(found)
+        return code, found
 
     def run(self, name: str, *words: str) -> tuple[int, Any]:
         """Run a drill with the sandbox's control API at hand."""
@@ -95,6 +103,12 @@ class DrillSite:
         """Every evidence, in the order of the chain."""
         with Ledger.open(self.folder / "ledger.git") as ledger:
             return [dict(e.document) for e in EvidenceBook(ledger, None).all()]
+
+
+def _form(command: str, found: Any) -> str:
+    if command == "show":
+        return "shown" if "evidence" in found else "script"
+    return {"check": "check_evidence"}.get(command, command)
 
 
 # Who wrote something last, and when, is not what it is.

@@ -61,6 +61,7 @@ def rest(process: subprocess.Popen[bytes], seconds: float) -> None:
         return
 
 
+@pytest.mark.timeout(7200)  # a hundred of them, under stress
 def test_a_failover_drill_killed_at_any_instant_leaves_nothing(
     drill_site: DrillSite, scaled: Callable[[int, int], int]
 ) -> None:
