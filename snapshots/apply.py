@@ -34,7 +34,7 @@ from snapshots.steps import (
     Step,
     StepState,
 )
-from snapshots.writing import Cloud, Payloads, Writer, Written
+from snapshots.writing import Cloud, Payloads, StoppedError, Writer, Written
 
 THREADS = 16
 _SHORTEST = 6  # letters of a secret that is looked for in what is told
@@ -188,6 +188,7 @@ class _Applying:
             lambda: self.journal.record.ids,
             _regions(record.plan),
             self._operation,
+            self.stop.is_set,
         )
 
     def run(self) -> Record:
@@ -301,6 +302,8 @@ class _Applying:
         begun = self.clock.now()
         try:
             written = self._undo(step) if self.backwards else self._do(step)
+        except StoppedError:
+            return False  # it stays begun: `resume` finds what Azure made of it
         except MusterError as error:
             seconds = (self.clock.now() - begun).total_seconds()
             blocked = isinstance(error, _NoAnswerError)
@@ -409,11 +412,8 @@ class _Applying:
                     # It was taken back by the run that was cut: there is nothing left to take.
                     return Written(step.after.id, adopted=True)
             case Action.REBUILD:
-                raise RefusedError(
-                    "a model is not trained again by a restore",
-                    where=str(step.key),
-                    remedy="train it again with `muster replicate --retrain`",
-                )
+                assert step.after is not None
+                return self.writer.rebuild(step.after)
             case _:
                 assert_never(step.action)
 
@@ -503,7 +503,9 @@ class _Applying:
                     step.before, before=None, secrets=self._kept(step, step.before), begun=True
                 )
             case Action.REBUILD:
-                return Written(adopted=True)
+                assert step.after is not None
+                self.writer.unbuild(step.after, made)
+                return Written()
             case _:
                 assert_never(step.action)
 

@@ -42,6 +42,7 @@ ACTIONS: Mapping[str, tuple[str, bool]] = {
     "role-assignment": ("Microsoft.Authorization/roleAssignments", False),
     "lock": ("Microsoft.Authorization/locks", False),
     "file": (f"{_ACCOUNTS}/OpenAI/files", True),
+    "fine-tuned-model": (f"{_ACCOUNTS}/OpenAI/fine-tunes", True),
     "vector-store": (f"{_ACCOUNTS}/OpenAI/assistants/vector_stores", True),
     "assistant": (f"{_ACCOUNTS}/OpenAI/assistants", True),
     "agent": (f"{_ACCOUNTS}/AIServices/agents", True),

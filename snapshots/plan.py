@@ -51,6 +51,7 @@ from snapshots.steps import (
     token,
     token_of,
 )
+from snapshots.training import files_of, note_of, seconds_of
 
 _AUTHORIZATION = frozenset({"role-assignment", "lock"})
 # What cannot be changed once it is there. An account is never deleted to change it.
@@ -191,14 +192,17 @@ def recoverable(
     models: abc.Set[tuple[str, str]] = frozenset(),
     gone_scopes: abc.Set[tuple[str, ...]] = frozenset(),
     hidden: abc.Callable[[Key], object] = lambda _key: None,
+    rebuilt: abc.Mapping[Key, Resource] | None = None,
+    reasons: abc.Mapping[Key, str] | None = None,
 ) -> Recoverable:
     """Leave out what no write can bring back, and name it; both sides in logical form.
 
     `models` holds the fine-tuned models that can be deployed: (ARM id of the account that has the
     weights and lives, lower case; name of the model). `hidden` tells what a gap hides in the
     target: that is unknown, not lost. `gone_scopes` holds what locks and assignments hang on that
-    is neither there nor of a kind (subscription, group, "provider/type/name"). What held something
-    lost is wanted without it. Pure.
+    is neither there nor of a kind (subscription, group, "provider/type/name"). `rebuilt` holds the
+    models that are to be trained again, `reasons` why others cannot be, by their deployment. What
+    held something lost is wanted without it. Pure.
     """
     lost: dict[Key, NotRestorable] = {}
     kept: dict[Key, Resource] = {}
@@ -212,6 +216,9 @@ def recoverable(
     for key, resource in wanted.items():
         kind = BY_NAME.get(key.kind)
         if kind is None:
+            continue
+        if rebuilt and key in rebuilt:
+            kept[key] = resource
             continue
         if kind.way is not Way.NEVER and not kind.writable(resource.body):
             continue
@@ -258,13 +265,16 @@ def recoverable(
         if weights is None or key in there:
             continue
         account, name = weights
+        if rebuilt and Key("fine-tuned-model", (*key.path[:3], name)) in rebuilt:
+            continue
         if (account, name) not in models and hidden(key) is None:
             comeback = BY_NAME["fine-tuned-model"].comeback
             lost[key] = NotRestorable(
                 key,
                 Recovery.REBUILT,
                 f"The weights of {name} are nowhere that can be asked: not in the target account, "
-                f"and not in a source account that lives. {comeback.sentence}",
+                f"and not in a source account that lives. {comeback.sentence}"
+                + (f" {reasons[key]}" if reasons and key in reasons else ""),
                 comeback.source,
             )
             del kept[key]
@@ -411,6 +421,8 @@ class _Drafting:
         if after.key in self.context.soft_deleted:
             action = Action.SWITCH
             note = "taken back from soft deletion with what is in it, and then compared again"
+        elif after.key.kind == "fine-tuned-model":
+            action, note = Action.REBUILD, note_of(after)
         elif after.key.kind == "deployment" and take_at(after.body, "/properties/model/source"):
             action = Action.COPY
             note = "the weights are copied from the source account by Azure"
@@ -578,6 +590,9 @@ class _Drafting:
                         draft.needs.add(creating[target])
                 draft.needs |= self._holders(draft.key, creating)
                 draft.needs |= _elder_twin(draft.key, creating)
+                if draft.action is Action.REBUILD and draft.after is not None:
+                    files = files_of(draft.after)
+                    draft.needs |= {creating[file] for file in files if file in creating}
                 draft.needs |= self._declared(draft, by_account)
                 if draft.key in deleting and not BY_NAME[draft.key.kind].random_id:
                     draft.needs.add(deleting[draft.key])  # the name must be free
@@ -684,6 +699,8 @@ class _Drafting:
         estimate = self.context.estimates.of(draft.key.kind, draft.action)
         resource = draft.after or draft.before
         assert resource is not None
+        if draft.action is Action.REBUILD:
+            estimate = Estimate(seconds_of(resource), 10)
         after = _prepared(draft) if draft.after is not None else None
         source = self.context.sources.get(draft.key)
         calls = estimate.calls

@@ -57,6 +57,7 @@ from snapshots.steps import (
 from snapshots.take import Cloud as Looker
 from snapshots.take import Payloads as Keeper
 from snapshots.take import Progress, Scope, TakeOptions, take
+from snapshots.training import files_of, rebuilds, trained_again, with_model
 from snapshots.writing import Payloads
 
 
@@ -80,6 +81,7 @@ class Request:
     regions: tuple[str, ...] = ()  # of the snapshot's accounts; empty: all
     secrets: Mapping[str, str] = field(default_factory=dict)  # key or glob -> reference
     live: Snapshot | None = None  # the source as it was last seen, when that is another snapshot
+    retrain: bool = False  # hours and money: asked for, never by itself
     keep: Keep = Keep.BASELINE  # where live and target were both changed since
     threads: int = THREADS
     estimates: Estimates = field(default_factory=Estimates)
@@ -319,18 +321,41 @@ def _compared(
     here = logical(target.resources)
     moved = frozenset(to for key, to in translated.keys.items() if to != key)
     wanted, adopted = adopt(translated.snapshot.resources, here, moved)
+    near = wanted.keys() if named is None else _with_needs(named, wanted, here)
+    models = _models(tools, target, {k: r for k, r in wanted.items() if k in near})
+    wanted, again = trained_again(wanted, here, models)
+    reasons: dict[Key, str] = {}
+    rebuilt: dict[Key, Resource] = {}
+    if request.retrain:
+        rebuilt, reasons = rebuilds(wanted, models, tools.store.has)
+        for key, resource in list(wanted.items()):
+            name = take_at(resource.body, "/properties/model/name")
+            model = Key("fine-tuned-model", (*key.path[:3], str(name)))
+            if key.kind == "deployment" and model in rebuilt:
+                wanted[key] = with_model(resource, str(name))
+        wanted |= rebuilt
     if named is not None:
         keys = _with_needs(named, wanted, here)
+        rebuilt = {key: resource for key, resource in rebuilt.items() if key in keys}
+        files = {file for resource in rebuilt.values() for file in files_of(resource)}
+        keys |= _with_needs(frozenset(files - here.keys()), wanted, here)
         wanted = {key: wanted[key] for key in keys if key in wanted}
         here_compared = {k: r for k, r in here.items() if k in keys}
     else:
         here_compared = here
-    models = _models(tools, target, wanted)
     gone = _gone_scopes(tools.cloud, wanted, here)
-    can = recoverable(wanted, here_compared, models=models, gone_scopes=gone, hidden=target.hidden)
+    can = recoverable(
+        wanted,
+        here_compared,
+        models=models,
+        gone_scopes=gone,
+        hidden=target.hidden,
+        rebuilt=rebuilt,
+        reasons=reasons,
+    )
     substitutions = tuple(
         s
-        for s in sorted({*translated.substitutions, *adopted}, key=_substitution)
+        for s in sorted({*translated.substitutions, *adopted, *again}, key=_substitution)
         if s.key in can.wanted
     )
     context = Context(
@@ -542,7 +567,9 @@ def resume(
 ) -> Restored:
     """Go on with a record after a crash, a stop or a repaired cause; then prove it."""
     with records.open(record) as journal:
-        prepared = _as_recorded(request, journal.record)
+        steps = journal.record.plan.steps
+        retrain = any(s.action is Action.REBUILD and s.work is None for s in steps)
+        prepared = _as_recorded(replace(request, retrain=retrain), journal.record)
         return _carried_out(prepared, tools, journal, stop, tell)
 
 

@@ -366,7 +366,7 @@ class Step:
             case Action.SWITCH:
                 return Action.SWITCH
             case Action.REBUILD:
-                return None
+                return Action.DELETE
 
     @property
     def payloads(self) -> tuple[Payload, ...]:

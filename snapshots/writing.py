@@ -17,13 +17,20 @@ from typing import Protocol
 from urllib.parse import quote
 
 from snapshots.cloud.place import Answer, Cursor, OperationProgress, Place, Plane
-from snapshots.errors import ConflictError, DamagedAnswerError, InputError, MissingError
+from snapshots.errors import (
+    CloudError,
+    ConflictError,
+    DamagedAnswerError,
+    InputError,
+    MissingError,
+)
 from snapshots.kinds import BY_NAME
 from snapshots.kinds.base import SUBSCRIPTION, Kind, Parent, own_name
 from snapshots.mapping import missing_versions, put_at, take_at, versions_of
 from snapshots.model import Json, JsonObject, Key, Payload, Resource
 from snapshots.secrets import Fingerprints
 from snapshots.steps import IdMap, token_of
+from snapshots.training import JOBS, running, train, with_model
 
 _V1 = "/openai/v1"
 _CLASSIC = {"api-version": "2025-04-01-preview"}
@@ -141,6 +148,10 @@ class Sleeper(Protocol):
         ...
 
 
+class StoppedError(CloudError):
+    """Somebody wanted to stop while Azure was at work for hours: it goes on by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a write brought: the id in the target, and the principal where there is one."""
@@ -164,6 +175,7 @@ class Writer:
     ids: Callable[[], IdMap]
     regions: Callable[[Key], str]
     on_operation: Callable[[Key, OperationProgress], None] | None = None
+    stopped: Callable[[], bool] = lambda: False  # somebody wants to stop: hours are not waited
     _parents: dict[Key, Parent] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -276,6 +288,8 @@ class Writer:
             whole = put_at(whole, pointer, value)
         assert isinstance(whole, dict)
         body = self.resolved(kind.write_shape(whole))
+        if resource.key.kind == "deployment":
+            body = self._retrained(resource.key, body)
         if before is None and kind.random_id and _TWIN.search(resource.key.name):
             # Things of one name are told apart by the second in which they were made.
             self.clock.sleep(_PAUSE)
@@ -347,6 +361,50 @@ class Writer:
             on_progress=self._hearing(resource.key),
         )
         return self._had(resource, answer.body)
+
+    # ---- fine-tuned models ----------------------------------------------------------------
+
+    def _retrained(self, key: Key, body: JsonObject) -> JsonObject:
+        """Deploy what was trained again in the place of the model that is lost."""
+        name = take_at(body, "/properties/model/name")
+        new = self.ids().ids.get(Key("fine-tuned-model", (*key.path[:3], str(name))))
+        if new is None or new == name:
+            return body
+        return with_model(Resource(key, "", body), new).body
+
+    def rebuild(self, model: Resource) -> Written:
+        """Train a model again; give its new name. Takes hours. Raises CloudError, StoppedError."""
+        waited = 0.0
+
+        def wait(seconds: float, where: str) -> None:
+            if self.stopped():
+                raise StoppedError(
+                    "stopped while Azure trains: that goes on by itself",
+                    where=where,
+                    remedy="`muster resume` finds the training and goes on from it",
+                )
+            nonlocal waited
+            if self.on_operation is not None:
+                said = OperationProgress(where, "training", None, waited, where)
+                self.on_operation(model.key, said)
+            self.clock.sleep(seconds)
+            waited += seconds
+
+        return Written(train(self.cloud, self.place(model.key), self.resolved(model.body), wait))
+
+    def unbuild(self, model: Resource, made: str) -> None:
+        """Take a training back: its model is deleted; the job stays as history."""
+        place = self.place(model.key)
+        if not made:
+            job = running(self.cloud, place, model.body)
+            if job is None:
+                return
+            made = str(job.get("fine_tuned_model") or "")
+            if not made:
+                path = f"{JOBS}/{job.get('id')}/cancel"
+                self.cloud.post(place, path, kind="fine-tuning-job")
+                return
+        self._gone(place, f"{_V1}/models/{quote(made, safe='')}", {}, "fine-tuned-model")
 
     # ---- blocklists -----------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ def command(
     only: tuple[str, ...],
     prune: bool,
     on_conflict: str,
+    retrain: bool,
     declare_down: tuple[str, ...],
     dry_run: bool,
     apply_: bool,
@@ -58,7 +59,7 @@ def command(
     return _run(
         invocation,
         "restore",
-        (snapshot, to, pair, only, prune, on_conflict),
+        (snapshot, to, pair, only, prune, on_conflict, retrain),
         declare_down,
         apply_=apply_,
         yes=yes,
@@ -85,6 +86,7 @@ def plan(
     only: tuple[str, ...],
     prune: bool,
     on_conflict: str,
+    retrain: bool,
     declare_down: tuple[str, ...],
     save: str | None,
 ) -> int:
@@ -96,7 +98,7 @@ def plan(
     return _run(
         invocation,
         "plan",
-        (snapshot, to, pair, only, prune, on_conflict),
+        (snapshot, to, pair, only, prune, on_conflict, retrain),
         declare_down,
         apply_=False,
         yes=False,
@@ -108,7 +110,7 @@ def plan(
 def _run(
     invocation: Invocation,
     name: str,
-    what: tuple[str, str, str | None, tuple[str, ...], bool, str],
+    what: tuple[str, str, str | None, tuple[str, ...], bool, str, bool],
     down: tuple[str, ...],
     *,
     apply_: bool,

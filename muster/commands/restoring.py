@@ -55,6 +55,12 @@ def target_options(function: _F) -> _F:
                 "newest snapshot (live) and, otherwise, in the target. Each is listed.",
             ),
             click.option(
+                "--retrain",
+                is_flag=True,
+                help="Train fine-tuned models again whose weights are nowhere: hours, billed by "
+                "the token. The plan shows what it takes.",
+            ),
+            click.option(
                 "--declare-down",
                 multiple=True,
                 metavar="REGION",

@@ -28,11 +28,13 @@ def request_for(
     only: tuple[str, ...],
     prune: bool,
     on_conflict: str = "baseline",
+    retrain: bool = False,
 ) -> Request:
     """Turn options into a request. Raises InputError, NotFoundError.
 
     `on_conflict` (baseline, live or target) says whose value a property gets that was changed
-    since the snapshot, in the newest snapshot (live) and otherwise in the target.
+    since the snapshot, in the newest snapshot (live) and otherwise in the target. `retrain` trains
+    fine-tuned models again whose weights are nowhere.
     """
     from snapshots.steps import Keep
     from snapshots.steps import Mapping as Places
@@ -50,7 +52,7 @@ def request_for(
     asked = request_with(wiring, loaded, mapping, words, only, prune, regions)
     newest = ledger.resolve("latest")
     live = ledger.load(newest) if newest != loaded.id else None
-    return replace(asked, live=live, keep=Keep(on_conflict))
+    return replace(asked, live=live, keep=Keep(on_conflict), retrain=retrain)
 
 
 def request_with(

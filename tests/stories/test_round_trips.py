@@ -348,7 +348,8 @@ def test_kill_at_random_instants_then_resume_or_undo_gives_the_same_end_and_noth
                 assert gone == [], where
             continue
         done = resume(engine.request(before), engine.tools, records, "last")
-        assert done.remaining == (), (where, [str(c.key) for c in done.remaining])
+        wrong = [(o.step, o.error) for o in done.record.outcomes if o.error]
+        assert done.remaining == (), (where, wrong, [str(c.key) for c in done.remaining])
         assert held(engine.take()) == wanted, where  # not less, not more, not another
         assert engine.prepare(before).plan.is_empty, where
     assert killed
