@@ -7,6 +7,7 @@ Colours come from the page's own style sheet, so that a chart follows light and 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,6 +50,18 @@ class Drawn:
     legend: tuple[tuple[str, str], ...]  # tone, name
 
 
+def _library() -> Any:
+    """Import pygal, and take away the import hook that it leaves behind.
+
+    The hook finds plugins of pygal, of which there are none here, and has Python warn at every
+    import that follows.
+    """
+    import pygal  # type: ignore[import-untyped]
+
+    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "PluginImportFixer"]
+    return pygal
+
+
 def lines(
     title: str,
     marks: Sequence[str],
@@ -59,8 +72,7 @@ def lines(
     height: int = 260,
 ) -> Drawn | None:
     """Draw lines over labelled moments; None when there is nothing to draw."""
-    import pygal  # type: ignore[import-untyped]
-
+    pygal = _library()
     if not marks or not any(v is not None for s in series for v in s.values):
         return None
     many = len(marks) > 8
@@ -91,8 +103,7 @@ def stacked(
     caption: str = "",
 ) -> Drawn | None:
     """Draw one horizontal bar for each mark, made of the series; None when all is nothing."""
-    import pygal
-
+    pygal = _library()
     if not marks or not any(s.values and sum(v or 0 for v in s.values) for s in series):
         return None
     shown = [s for s in series if sum(v or 0 for v in s.values)]
@@ -117,8 +128,7 @@ def bars(
     height: int = 220,
 ) -> Drawn | None:
     """Draw upright bars; None when there is nothing to draw."""
-    import pygal
-
+    pygal = _library()
     if not marks or not any(v for s in series for v in s.values):
         return None
     chart = pygal.Bar(**_settings(height, unit), show_minor_x_labels=len(marks) <= 8, margin_top=6)

@@ -80,11 +80,13 @@ def drills_of(
     kept = _opened(reading, raw)
     copied = _copied(reading)
     hashes = {e.hash for e in kept}
-    roots = sum(1 for e in kept if not e.document.get("previous"))
+    own = {e.id: _wrong(e) for e in kept}
+    # What does not hold by itself is no beginning that another could be mistaken for.
+    roots = sum(1 for e in kept if not e.document.get("previous") and not own[e.id])
     runs: list[RunRow] = []
     copies: dict[str, bytes] = {}
     for evidence in kept:
-        wrong = _wrong(evidence)
+        wrong = own[evidence.id]
         previous = evidence.document.get("previous")
         if previous and previous not in hashes:
             wrong.append("the chain is broken: the evidence before it is missing or changed")

@@ -104,8 +104,6 @@ def write(ledger: Ledger, signed: SignOff) -> str:
 
     Raises InputError when nothing is approved yet, ConcurrentError when somebody wrote first.
     """
-    import yaml
-
     tip = ledger.tip(BASELINE)
     if not tip:
         raise InputError(
@@ -113,6 +111,24 @@ def write(ledger: Ledger, signed: SignOff) -> str:
             where=str(ledger.path),
             remedy="approve one first: `muster approve --all --reason TEXT`",
         )
+    text = written(signed)
+    trailers = {"Signed-Off-For": signed.what, "Signed-By": signed.owner, "Reason": signed.reason}
+    if signed.ticket:
+        trailers["Ticket"] = signed.ticket
+    return ledger.put(
+        BASELINE,
+        {file_of(signed.what): text},
+        f"Sign off {signed.what}: it may be lost\n\n{signed.reason}",
+        trailers,
+        expected_parent=tip,
+        author=signed.owner,
+    )
+
+
+def written(signed: SignOff) -> bytes:
+    """Give a sign-off as its file holds it. Raises InputError for texts that cannot be seen."""
+    import yaml
+
     entry: dict[str, str] = {
         "what": signed.what,
         "owner": signed.owner,
@@ -123,18 +139,14 @@ def write(ledger: Ledger, signed: SignOff) -> str:
         entry["expires"] = _iso(signed.expires)
     if signed.ticket:
         entry["ticket"] = signed.ticket
-    text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=90)
-    trailers = {"Signed-Off-For": signed.what, "Signed-By": signed.owner, "Reason": signed.reason}
-    if signed.ticket:
-        trailers["Ticket"] = signed.ticket
-    return ledger.put(
-        BASELINE,
-        {file_of(signed.what): text.encode()},
-        f"Sign off {signed.what}: it may be lost\n\n{signed.reason}",
-        trailers,
-        expected_parent=tip,
-        author=signed.owner,
-    )
+    for name, text in entry.items():
+        if not text.isprintable() or not text.strip():
+            raise InputError(
+                f"the {name} is empty, or holds characters that cannot be seen",
+                where=name,
+                remedy="write it in plain words",
+            )
+    return yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=90).encode()
 
 
 def file_of(what: str) -> str:
