@@ -12,7 +12,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -117,6 +117,15 @@ class Server:
         """Give the deployments with the tag muster."""
         wanted: JsonObject = {"deployments": {"tags": {"all_": ["muster"]}}, "limit": 200}
         return _objects(self._ask("POST", "/deployments/filter", wanted))
+
+    def names(self, deployments: Iterable[JsonObject]) -> set[str]:
+        """Give the flow/deployment names of deployments."""
+        there = list(deployments)
+        ids: list[Json] = [*sorted({str(d.get("flow_id")) for d in there})]
+        wanted: JsonObject = {"flows": {"id": {"any_": ids}}, "limit": 200}
+        flows = _objects(self._ask("POST", "/flows/filter", wanted)) if ids else []
+        by_id = {str(flow.get("id")): str(flow.get("name")) for flow in flows}
+        return {f"{by_id.get(str(d.get('flow_id')), '')}/{d.get('name')}" for d in there}
 
     def pool(self, name: str) -> JsonObject:
         """Give a work pool, with its status. Raises NotFoundError."""

@@ -327,3 +327,7 @@ RESTORE = Deployed(
 REPORT = Deployed(
     "publish-report/site", (Parameter("output"), Parameter("to_vault")), "look at the run's link"
 )
+# What doctor looks for.
+NAMES: Final = tuple(
+    d.name for d in (SNAPSHOT, AUDIT, REPLICATE, READY, VERIFY, DRILL, RESTORE, REPORT)
+)

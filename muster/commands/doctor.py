@@ -78,6 +78,7 @@ def command(invocation: Invocation, verbs: str) -> int:
             *_vault(wiring),
             *_azure(wiring, chosen),
             *_prefect(),
+            *_prefect_server(wiring),
         ]
     failed = [check for check in found if check.state is State.FAILED]
     if invocation.json:
@@ -317,3 +318,40 @@ def _prefect() -> Iterator[Check]:
         yield Check("prefect", "prefect", State.WARNING, "cannot be imported", remedy)
     else:
         yield Check("prefect", "prefect", State.PASSED, version)
+
+
+def _prefect_server(wiring: Wiring) -> Iterator[Check]:
+    """Ask the server for its deployments and workers; that there is none is only a warning."""
+    from muster.prefect_api import Server
+    from muster.via import NAMES
+
+    try:
+        server = Server.of(wiring.environment)
+        version = server.version()
+        there = {str(found.get("id")): found for found in server.deployments()}
+        pools = sorted({str(found.get("work_pool_name") or "") for found in there.values()} - {""})
+        states = {pool: str(server.pool(pool).get("status", "")) for pool in pools}
+        names = server.names(there.values())
+    except MusterError as error:
+        where = wiring.environment.prefect_url or "PREFECT_API_URL"
+        yield Check("prefect server", where, State.WARNING, error.what, error.remedy)
+        return
+    yield Check("prefect server", server.url, State.PASSED, f"answers, version {version}")
+    missing = sorted(set(NAMES) - names)
+    deploy = "make them: `make up`, or `python -m flows.prepare_server` (docs/schedule.md)"
+    yield Check(
+        "prefect deployments",
+        server.url,
+        State.WARNING if missing else State.PASSED,
+        f"not there: {', '.join(missing)}" if missing else f"all {len(NAMES)} are there",
+        deploy if missing else "",
+    )
+    for pool, state in states.items():
+        ready = state == "READY"
+        yield Check(
+            "prefect workers",
+            pool,
+            State.PASSED if ready else State.WARNING,
+            "a worker is there" if ready else f"no worker is there ({state.lower() or 'no state'})",
+            "" if ready else f"`make up`, or `prefect worker start --pool {pool}`",
+        )
