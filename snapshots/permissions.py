@@ -48,6 +48,7 @@ def _reads(provider: str, why: str, *types: str) -> tuple[Need, ...]:
 _CS: Final = "Microsoft.CognitiveServices"
 _OPENAI: Final = f"{_CS}/accounts/OpenAI"
 _FOUNDRY: Final = f"{_CS}/accounts/AIServices"
+_KEYS: Final = "Microsoft.KeyVault"
 
 _SNAPSHOT: Final = (
     *_reads("Microsoft.Resources", "find what there is", "subscriptions"),
@@ -103,6 +104,12 @@ _AUDIT: Final = (
 _READY: Final = (
     *_SNAPSHOT,
     *_reads(_CS, "names that soft-deleted accounts still hold", "deletedAccounts"),
+    # A question that changes nothing, though Azure calls it an action.
+    Need(f"{_CS}/checkDomainAvailability/action", "whether a subdomain is free"),
+    *_reads(_KEYS, "where the vaults of customer-managed keys lie", "vaults"),
+    *_reads(_KEYS, "key vaults that can still be recovered", "deletedVaults"),
+    *_reads("Microsoft.Insights", "workspaces that were deleted, and when", "eventtypes/values"),
+    *_reads("Microsoft.Authorization", "whether a role is known there", "roleDefinitions"),
 )
 
 _WRITES: Final = (
@@ -124,6 +131,8 @@ _WRITES: Final = (
         )
         for verb in ("write", "delete")
     ),
+    Need(f"{_CS}/accounts/raiBlocklists/addRaiBlocklistItems/action", "fill blocklists"),
+    Need(f"{_CS}/accounts/raiBlocklists/deleteRaiBlocklistItems/action", "thin blocklists out"),
     Need(f"{_CS}/accounts/defenderForAISettings/write", "bring configuration back"),
     Need(f"{_CS}/accounts/managedNetworks/write", "bring configuration back"),
     Need(f"{_CS}/accounts/managedNetworks/outboundRules/write", "bring configuration back"),
@@ -132,7 +141,6 @@ _WRITES: Final = (
         f"{_CS}/locations/resourceGroups/deletedAccounts/delete",
         "purge what a rehearsal or a name in the way left",
     ),
-    Need(f"{_CS}/checkDomainAvailability/action", "whether a subdomain is free"),
     Need("Microsoft.Resources/subscriptions/resourceGroups/write", "make missing groups"),
     Need("Microsoft.Resources/subscriptions/resourceGroups/delete", "undo, of empty groups"),
     Need("Microsoft.Resources/subscriptions/resourceGroups/resources/read", "undo: is it empty"),
@@ -155,6 +163,16 @@ _WRITES: Final = (
 
 _RESTORE: Final = (*_READY, *_WRITES)
 
+_REPLICATE: Final = (
+    *_RESTORE,
+    Need(
+        f"{_OPENAI}/deployments/chat/completions/action",
+        "ask source and replica the same, and call what stands idle",
+        data=True,
+    ),
+    Need(f"{_OPENAI}/models/delete", "undo of a retraining", data=True),
+)
+
 
 def needs(verb: Verb) -> tuple[Need, ...]:
     """Give what a verb needs, in the order it is asked for."""
@@ -165,8 +183,10 @@ def needs(verb: Verb) -> tuple[Need, ...]:
             return _AUDIT
         case Verb.READY:
             return _READY
-        case Verb.RESTORE | Verb.REPLICATE:
+        case Verb.RESTORE:
             return _RESTORE
+        case Verb.REPLICATE:
+            return _REPLICATE
 
 
 def role_for(verb: Verb) -> Role:

@@ -522,6 +522,7 @@ class Replicator:
     ) -> Replicated:
         """Do it: one plan, one record, each replica kept in the registry as it comes.
 
+        With nothing to do it is written down that the standby was found in step, and when.
         A crash loses nothing: the record goes on with `muster resume`, and another replication
         finds what was made, too.
         """
@@ -533,12 +534,16 @@ class Replicator:
             tools = replace(self.tools, models=self.worker)
             restored = execute(made.prepared, tools, records, stop=stop, tell=tell)
         stuck = any(choice.way is None for choice in made.choices)
+        unread = bool(made.source.gaps or made.prepared.target.gaps)
+        now = clock.now()
         if restored is None:
-            now = clock.now()
-            run = Run(now, not stuck, 0, 0.0, "", made.source.id)
-            self.worker.keep(lambda known: replace(known, last=run), "nothing to replicate")
-        known = replication.read(self.ledger, self.primary, self.standby)
-        complete = not stuck if restored is None else bool(known.last and known.last.complete)
+            run: Run | None = Run(now, not (stuck or unread), 0, 0.0, "", made.source.id)
+        else:
+            run = replication.read(self.ledger, self.primary, self.standby).last
+            if run is not None and unread:
+                run = replace(run, complete=False)  # what a gap hides may not be in step
+        known = self.worker.keep(lambda known: replace(known, last=run), "how it ended")
+        complete = known.last is not None and known.last.complete
         calls = self._calls() - before
         seconds = (clock.now() - begun).total_seconds()
         return Replicated(restored, known, complete, seconds, calls)

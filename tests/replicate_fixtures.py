@@ -22,12 +22,17 @@ class Site:
     """A configuration for the claims accounts of the demo estate, and what it is told."""
 
     def __init__(
-        self, sandbox: RunningSandbox, folder: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        sandbox: RunningSandbox,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        principal: str = "muster",
     ) -> None:
         self.sandbox, self.capsys = sandbox, capsys
         self.file = folder / "muster.toml"
         ready = str(sandbox.ready_file)
-        assert main(["init", "--sandbox", ready, "--config", str(self.file), "--quiet"]) == 0
+        line = ["init", "--sandbox", ready, "--principal", principal, "--quiet"]
+        assert main([*line, "--config", str(self.file)]) == 0
         capsys.readouterr()
         self.dr, self.prod = self._subscriptions()
 
@@ -78,7 +83,8 @@ gpt4o-ptu = {{ name = "GlobalStandard", capacity = 50 }}
         """Run it, hold its JSON to the schema, and give it."""
         code = main(["replicate", "--config", str(self.file), "--format", "json", *options])
         out, err = self.capsys.readouterr()
-        assert code == expect, (code, out[-3000:], err[-2000:])
+        bad = [s for s in json.loads(out or "{}").get("steps", []) if s["error"]]
+        assert code == expect, (code, bad, err[-2000:])
         found = json.loads(out)
         schema = json.loads((ROOT / "docs/schemas/replicate.schema.json").read_text("utf-8"))
         Draft202012Validator(schema).validate(found)

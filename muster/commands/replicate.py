@@ -116,8 +116,10 @@ def _one(
         invocation.show(*gate_lines(result.gates))
     for gap in (*made.source.gaps, *made.prepared.target.gaps):
         invocation.warn(f"unread: {gap.key}: {gap.detail}")
-    if not act or made.is_empty:
+    if not act:
         return result
+    if made.is_empty:
+        return run_pair(wiring, replicator, result)  # it was in step today: `ready` asks when
     question = f"bring {pair.standby} in step with {pair.primary} "
     question += f"({len(made.prepared.plan.steps)} steps)?"
     closed = [gate for gate in result.gates if not gate.passed]

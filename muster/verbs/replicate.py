@@ -185,7 +185,7 @@ def document(results: Sequence[PairResult]) -> JsonObject:
     steps = [step for result in results for step in _steps(result)]
     return {
         "schema": documents.schema("replicate"),
-        "applied": any(result.done is not None for result in results),
+        "applied": any(result.done is not None and result.record for result in results),
         "complete": all(result.complete for result in results),
         "steps": list(steps),
         "critical_path_seconds": max(

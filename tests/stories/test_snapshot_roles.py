@@ -31,11 +31,12 @@ UNUSED = {
 class CustomRole:
     """A role of docs/roles in the sandbox, given to a principal that has no other."""
 
-    def __init__(self, sandbox: RunningSandbox, role: Role, principal: str) -> None:
+    def __init__(self, sandbox: RunningSandbox, role: Role, principal: str, name: str = "") -> None:
         self.sandbox = sandbox
         self.file: dict[str, Any] = json.loads(
             (ROOT / "docs" / "roles" / f"{role.value}.json").read_text("utf-8")
         )
+        self.file["Name"] = name or self.file["Name"]
         self.id = str(uuid.uuid4())
         self.write(frozenset())
         holder = sandbox.principal(principal)["object_id"]
