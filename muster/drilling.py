@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import pwd
 import ssl
 import tempfile
 import urllib.error
@@ -523,6 +525,8 @@ def equipment(
     pairs = settings.estate.pairs
     pair = next((p for p in pairs if p.primary == primary), pairs[0] if pairs else None)
     tell = tell or (lambda _text: None)
+    # Who answers beforehand with --yes is, when no other name is given, who is logged in.
+    named = approver or (pwd.getpwuid(os.getuid()).pw_name if yes else "")
     ledger = found_ledger(wiring, tell)
     return Equipment(
         estate=settings.estate.name,
@@ -540,7 +544,7 @@ def equipment(
         primary=pair.primary if pair is not None else "",
         standby=pair.standby if pair is not None else "",
         mapping=mapping_of(pair) if pair is not None else Substitutions(),
-        approver=TerminalApprover(invocation, approver, yes=yes) if invocation else None,
+        approver=TerminalApprover(invocation, named, yes=yes) if invocation else None,
         faults=SandboxControl.of(sandbox) if sandbox is not None else faults,
         signer=GitSigner(ledger.path),
         versions=versions(),
