@@ -208,15 +208,21 @@ class EvidenceBook:
             )
         return replace(known[chosen[0]], signature=self._signature(tip, chosen[0]))
 
-    def check(self, evidence: Evidence, signer: Signer | None) -> Checked:
-        """Verify one evidence: its hash, chain, copies, signature and verdict."""
+    def check(self, evidence: Evidence, signer: Signer | None, data: bytes = b"") -> Checked:
+        """Verify one evidence: its hash, chain, copies, signature and verdict.
+
+        `data` is the file that it was read from, where it came from one: every byte counts.
+        """
         problems = list(problems_of(evidence))
+        if data and data != pretty(evidence.document):
+            problems.append("the file is not byte for byte as it was written")
         known = self._documents(self._ledger.tip(EVIDENCE))
         kept = known.get(evidence.id)
         if kept is None:
             problems.append("it is not on the ledger's evidence branch")
-        elif kept.document != evidence.document:
+        elif pretty(kept.document) != pretty(evidence.document):
             problems.append("it differs from the one on the ledger's evidence branch")
+        problems += self._ledger_problems(evidence.id)
         problems += _chain_problems(known, evidence)
         problems += self._vault_problems(evidence)
         signed, problem = _signed(evidence, signer)
@@ -225,17 +231,37 @@ class EvidenceBook:
         found = judge(evidence.document)
         return Checked(evidence, found.verdict.value, found.reasons, signed, tuple(problems))
 
+    def _ledger_problems(self, id_: str) -> Iterator[str]:
+        tip = self._ledger.tip(EVIDENCE)
+        path = f"{FOLDER}/{id_}.json"
+        for found, data in self._ledger.files(tip, path) if tip else ():
+            if found == path and data != pretty(opened(data, path).document):
+                yield "the copy in the ledger is not byte for byte as it was written"
+
     def _vault_problems(self, evidence: Evidence) -> Iterator[str]:
         if self._vault is None:
             return
-        name = f"{_VAULT}/{evidence.id}.json"
-        try:
-            data = self._vault.read_document(name).data
-        except NotFoundError:
+        base = f"{_VAULT}/{evidence.id}"
+        names = set(self._vault.documents(f"{_VAULT}/"))
+        if f"{base}.json" not in names:
             yield "the vault has no copy of it"
-            return
-        if data != pretty(evidence.document):
+        elif self._vault.read_document(f"{base}.json").data != pretty(evidence.document):
             yield "it differs from the copy in the vault"
+        signature = ""
+        if f"{base}.sig" in names:
+            data = self._vault.read_document(f"{base}.sig").data
+            signature = data.decode("utf-8", "replace")
+        ours = self._signature(self._ledger.tip(EVIDENCE), evidence.id)
+        if signature != ours:
+            yield "its signature differs between ledger and vault, or one of them has none"
+        known = self._documents(self._ledger.tip(EVIDENCE))
+        lost = [
+            name.rsplit("/", 1)[-1].removesuffix(".json")
+            for name in sorted(names)
+            if name.endswith(".json")
+        ]
+        for id_ in (id_ for id_ in lost if id_ not in known):
+            yield f"the ledger has lost the evidence {id_}, which the vault has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +382,7 @@ def _signed(evidence: Evidence, signer: Signer | None) -> tuple[str, str]:
     if signer is None:
         return "", ""
     if not evidence.signature:
-        return "", "it is not signed, and a key is configured" if signer.sign(b"") else ""
+        return "", "it is not signed, and a key is configured" if signer.signs else ""
     try:
         return signer.verify(pretty(evidence.document), evidence.signature), ""
     except MusterError as error:
@@ -391,6 +417,11 @@ class GitSigner:
         )
         return done.stdout.strip()
 
+    @property
+    def signs(self) -> bool:
+        """Whether a key is configured."""
+        return bool(self._key)
+
     def sign(self, data: bytes) -> str:
         """Give an armoured signature, "" when no key is configured. Raises StoreError."""
         if not self._key:
@@ -410,8 +441,8 @@ class GitSigner:
                 return self._verify_ssh(data, file)
             content = Path(folder) / "content"
             content.write_bytes(data)
-            self._tool(["gpg", "--batch", "--verify", str(file), str(content)], b"")
-            return self._key or "a key of the key ring"
+            words = ["gpg", "--batch", "--status-fd", "1", "--verify", str(file), str(content)]
+            return _signer_of(self._tool(words, b""))
 
     def _verify_ssh(self, data: bytes, file: Path) -> str:
         allowed = self._setting("gpg.ssh.allowedSignersFile")
@@ -450,6 +481,18 @@ class GitSigner:
             where=self._key,
             remedy="check user.signingkey; a pass phrase must be held by an agent",
         )
+
+
+def _signer_of(status: str) -> str:
+    """Read who signed from gpg's status lines. Raises DamagedStoreError for a key that is over.
+
+    gpg ends well for keys that expired or were revoked: doc/DETAILS of GnuPG, "GOODSIG".
+    """
+    for line in status.splitlines():
+        parts = line.split(" ", 3)
+        if len(parts) == 4 and parts[1] == "GOODSIG":
+            return f"{parts[3]} ({parts[2]})"
+    raise DamagedStoreError("its signature is by a key that has expired or was revoked")
 
 
 # ----------------------------------------------------------------------------------------- html

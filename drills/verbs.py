@@ -151,6 +151,11 @@ class Faults(Protocol):
 class Signer(Protocol):
     """A configured SSH or GPG key."""
 
+    @property
+    def signs(self) -> bool:
+        """Whether a key is configured."""
+        ...
+
     def sign(self, data: bytes) -> str:
         """Give an armoured signature, "" when no key is configured."""
         ...

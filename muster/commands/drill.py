@@ -323,17 +323,18 @@ def check(invocation: Invocation, evidence: str) -> int:
     with Wiring(invocation.settings(), invocation.environment) as wiring:
         ledger = wiring.ledger()
         book = EvidenceBook(ledger, wiring.vault())
-        file = Path(evidence)
+        file, data = Path(evidence), b""
         if evidence.endswith(".json") or file.is_file():
             try:
-                found = opened(file.read_bytes(), str(file))
+                data = file.read_bytes()
+                found = opened(data, str(file))
             except OSError as error:
                 raise InputError(
                     f"the evidence cannot be read: {error.strerror}", where=str(file)
                 ) from error
         else:
             found = book.find(evidence)
-        checked = book.check(found, GitSigner(ledger.path))
+        checked = book.check(found, GitSigner(ledger.path), data)
     if invocation.json:
         invocation.emit(
             {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import random
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from jsonschema import Draft202012Validator
 from drills import own
 from drills.checks import make as library
 from drills.doing import merged
-from drills.evidence import EvidenceBook, GitSigner, page, problems_of, sealed
+from drills.evidence import EvidenceBook, GitSigner, opened, page, problems_of, sealed
 from drills.journal import RunJournal, read, unfinished
 from drills.judge import compared, judge, quantile
 from drills.leavings import inverse, same_at
@@ -26,7 +29,7 @@ from drills.script import read as read_script
 from snapshots.clock import SystemClock
 from snapshots.errors import InputError, LockedError
 from snapshots.ledger import Ledger
-from snapshots.model import JsonObject
+from snapshots.model import JsonObject, pretty
 from snapshots.vault import open_vault
 
 ROOT = Path(__file__).parents[2]
@@ -233,6 +236,83 @@ def test_a_signature_holds_until_a_byte_changes(book: EvidenceBook, tmp_path: Pa
         id=forged.id, document=forged.document, hash=forged.hash, signature=evidence.signature
     )
     assert any("signature" in problem for problem in book.check(forged, signer).problems)
+
+
+@pytest.fixture
+def gnupg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A key ring of its own with one key; gives its id."""
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    who = "Anna Lindqvist <anna@contoso.example>"
+    words = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    subprocess.run([*words, "--quick-generate-key", who, "ed25519", "sign", "1d"], check=True)
+    yield who
+    subprocess.run(["gpgconf", "--kill", "all"], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed")
+def test_a_gpg_signature_says_who_and_holds_until_a_byte_changes(
+    book: EvidenceBook, tmp_path: Path, gnupg: str
+) -> None:
+    ledger = tmp_path / "ledger.git"
+    words = ["git", "-C", str(ledger), "config", "user.signingkey", "anna@contoso.example"]
+    subprocess.run(words, check=True)
+    signer = GitSigner(ledger)
+    evidence = book.keep(document(), signer)
+    assert evidence.signature.startswith("-----BEGIN PGP SIGNATURE-----")
+    checked = book.check(book.find("last"), signer)
+    assert (gnupg in checked.signed_by, checked.problems) == (True, ())
+    forged = sealed(document(rto_seconds=1), "")
+    forged = Evidence(
+        id=forged.id, document=forged.document, hash=forged.hash, signature=evidence.signature
+    )
+    assert any("signature" in problem for problem in book.check(forged, signer).problems)
+    # Without its signature it is not whole: a key is configured.
+    bare = Evidence(id=evidence.id, document=evidence.document, hash=evidence.hash)
+    assert any("not signed" in problem for problem in book.check(bare, signer).problems)
+
+
+def test_any_byte_of_a_file_that_is_flipped_is_found(
+    book: EvidenceBook, scaled: Callable[[int, int], int]
+) -> None:
+    book.keep(document(), None)
+    evidence = book.keep(document(id="20261122T110000Z-bbbbbb"), None)
+    data = pretty(evidence.document)
+    assert book.check(opened(data, "file"), None, data).whole
+    chance = random.Random(5)
+    for at in sorted(chance.sample(range(len(data)), scaled(40, len(data)))):
+        bit = 1 << chance.randrange(8)
+        forged = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+        try:
+            found = opened(forged, "file")
+        except InputError:
+            continue  # no evidence any more: refused by name
+        assert not book.check(found, None, forged).whole, (at, bit)
+
+
+def test_a_flipped_copy_in_the_ledger_or_the_vault_is_found(
+    book: EvidenceBook, tmp_path: Path
+) -> None:
+    evidence = book.keep(document(), None)
+    assert book.check(evidence, None).whole
+    copy = tmp_path / "vault" / "evidence" / "drills" / f"{evidence.id}.json"
+    good = copy.read_bytes()
+    copy.chmod(0o600)
+    copy.write_bytes(good.replace(b'"rto_seconds": 5', b'"rto_seconds": 4'))
+    assert book.check(evidence, None).problems == ("it differs from the copy in the vault",)
+    copy.write_bytes(good)
+    assert book.check(evidence, None).whole
+    # A ledger from which the newest evidence was cut off: the vault remembers it.
+    ledger = tmp_path / "ledger.git"
+    before = subprocess.run(
+        ["git", "-C", str(ledger), "rev-parse", "evidence"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    book.keep(document(id="20261122T110000Z-bbbbbb", verdict="failed", rto_seconds=99), None)
+    words = ["git", "-C", str(ledger), "update-ref", "refs/heads/evidence", before]
+    subprocess.run(words, check=True)
+    assert any("lost the evidence 20261122T11" in p for p in book.check(evidence, None).problems)
 
 
 def test_a_page_is_harmless_whatever_a_drill_is_called() -> None:
