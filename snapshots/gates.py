@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import orjson
+
 from snapshots.cloud.place import Answer, Cursor, Permission, Place, Plane
 from snapshots.errors import MissingError, MusterError
 from snapshots.kinds import BY_NAME
+from snapshots.kinds.fields import location
 from snapshots.kinds.openai import is_fine_tuned
 from snapshots.mapping import take_at
 from snapshots.model import Json, JsonObject, Key, Resource, Snapshot
@@ -113,7 +116,7 @@ class Regions(Protocol):
 class GateResult:
     """One thing that was asked beforehand."""
 
-    # permission, quota, capacity, model, name, region, payload, secret, lock or role
+    # permission, quota, capacity, model, name, region, payload, secret, lock, role or key
     name: str
     subject: str
     passed: bool
@@ -145,6 +148,7 @@ def check_gates(
         *gates.locks(),
         *gates.roles(),
         *gates.names(),
+        *gates.keys(),
         *gates.models(),
         *gates.payloads(),
         *gates.secrets(),
@@ -204,8 +208,8 @@ class _Gates:
                 except MusterError as error:
                     value, why = "", error.what
                 else:
-                    why = "it is empty"
-                if value:
+                    why = _misshapen(step, question.path, value) if value else "it is empty"
+                if value and not why:
                     detail = f"{question.what}: {question.answer}"
                     yield GateResult("secret", str(step.key), passed=True, detail=detail)
                 else:
@@ -287,7 +291,9 @@ class _Gates:
                     passed=False,
                     detail=f"{level} forbids {stopped[0].action.value} {stopped[0].key}"
                     + (f" and {len(stopped) - 1} more steps" if len(stopped) > 1 else ""),
-                    remedy="delete the lock for the time of the restore, and set it again after",
+                    remedy=f"take it away: `az lock delete --ids {resource.id}`; restore; then put "
+                    f"it back: `muster restore {self.plan.snapshot[:12] or 'latest'} --only "
+                    f"'{key}' --apply`",
                 )
 
     def roles(self) -> Iterator[GateResult]:
@@ -354,19 +360,120 @@ class _Gates:
                 yield GateResult("name", domain, passed=False, detail=f"not known: {error.what}")
                 continue
             body = answer.body if isinstance(answer.body, dict) else {}
-            free = body.get("isSubdomainAvailable") is True
-            yield GateResult(
-                "name",
-                domain,
-                passed=free,
-                detail="the subdomain is free"
-                if free
-                else f"the subdomain of {step.key} is taken: {body.get('reason') or 'in use'}",
-                remedy=""
-                if free
-                else "the account may be soft-deleted elsewhere: purge it, or give another "
-                "subdomain in [estate.pair.accounts]",
+            if body.get("isSubdomainAvailable") is True:
+                yield GateResult("name", domain, passed=True, detail="the subdomain is free")
+                continue
+            gone = self._deleted_holder(subscription, domain)
+            detail = f"the subdomain of {step.key} is taken: {body.get('reason') or 'in use'}"
+            remedy = (
+                "find the account that has it (a soft-deleted one keeps it for 48 hours: "
+                "`az cognitiveservices account list-deleted`), or give another subdomain in "
+                "[estate.pair.accounts]"
             )
+            if gone is not None:
+                parts = str(gone.get("id") or "").split("/")
+                lower = [part.lower() for part in parts]
+                detail += f"; the soft-deleted account {gone.get('name')} holds it"
+                if "resourcegroups" in lower and "locations" in lower:
+                    group = parts[lower.index("resourcegroups") + 1]
+                    region = parts[lower.index("locations") + 1]
+                    remedy = (
+                        "if nobody needs it any more: `az cognitiveservices account purge "
+                        f"-n {gone.get('name')} -g {group} -l {region}`"
+                    )
+            yield GateResult("name", domain, passed=False, detail=detail, remedy=remedy)
+
+    def _deleted_holder(self, subscription: str, domain: str) -> JsonObject | None:
+        """Give the soft-deleted account that holds a subdomain, as far as this one can see."""
+        try:
+            for wire in self.cloud.list(
+                Place(Plane.ARM, "", subscription, ""),
+                f"/subscriptions/{subscription}/providers/{_CS}/deletedAccounts",
+                params={"api-version": BY_NAME["account"].api_version},
+                kind="deleted-account",
+            ):
+                held = take_at(wire, "/properties/customSubDomainName")
+                if str(held or "").lower() == domain.lower():
+                    return wire
+        except MusterError:
+            return None
+        return None
+
+    # ---- customer-managed keys -------------------------------------------------------------
+
+    def keys(self) -> Iterator[GateResult]:
+        """A vault in the account's region, opened by its system-assigned identity.
+
+        "Key Vault … must be in the same region and in the same Microsoft Entra tenant", soft delete
+        and do-not-purge, system-assigned identity only:
+        https://learn.microsoft.com/azure/ai-foundry/openai/encrypt-data-at-rest, 2025-11-26.
+        """
+        asked = [
+            (step, step.after)
+            for step in self.plan.steps
+            if step.key.kind == "account"
+            and step.after is not None
+            and step.action in {Action.CREATE, Action.UPDATE}
+            and take_at(step.after.body, "/properties/encryption/keySource") == "Microsoft.KeyVault"
+            and (step.action is Action.CREATE or any("/encryption" in p.path for p in step.paths))
+        ]
+        if not asked:
+            return
+        vaults: dict[str, JsonObject] = {}
+        unseen = ""
+        subscriptions = {key.path[0] for key in self.source.resources if key.kind == "account"}
+        for subscription in sorted({step.key.subscription for step, _ in asked} | subscriptions):
+            try:
+                for wire in self.cloud.list(
+                    Place(Plane.ARM, "", subscription, ""),
+                    f"/subscriptions/{subscription}/providers/Microsoft.KeyVault/vaults",
+                    params={"api-version": "2023-07-01"},
+                    kind="key-vault",
+                ):
+                    uri = str(take_at(wire, "/properties/vaultUri") or "").rstrip("/").lower()
+                    vaults[uri] = wire
+            except MusterError as error:
+                unseen = f": {error.what}"
+        for step, account in asked:
+            yield self._key(step, account, vaults, unseen)
+
+    @staticmethod
+    def _key(
+        step: Step, account: Resource, vaults: Mapping[str, JsonObject], unseen: str
+    ) -> GateResult:
+        held = "/properties/encryption/keyVaultProperties"
+        uri = str(take_at(account.body, f"{held}/keyVaultUri") or "").rstrip("/").lower()
+        region = location(str(account.body.get("location") or ""))
+        wrong: list[str] = []
+        identity = str(take_at(account.body, "/identity/type") or "None")
+        if "systemassigned" not in identity.replace(" ", "").lower():
+            wrong.append(
+                f"the account's identity is {identity}, and only a system-assigned one may open "
+                "the key"
+            )
+        if take_at(account.body, f"{held}/identityClientId"):
+            wrong.append("a user-assigned identity opens the key, which is not supported")
+        vault = vaults.get(uri)
+        if vault is not None:
+            there = location(str(vault.get("location") or ""))
+            if there != region:
+                wrong.append(f"its vault {uri} is in {there}, and must be in {region}")
+            if take_at(vault, "/properties/enablePurgeProtection") is not True:
+                wrong.append(f"its vault {uri} has no purge protection")
+        if wrong:
+            return GateResult(
+                "key",
+                str(step.key),
+                passed=False,
+                detail="; ".join(wrong),
+                remedy=f"make a vault with that key in {region}, with soft delete and purge "
+                "protection, and name it in [estate.pair.keys]; give the account a system-assigned "
+                "identity",
+            )
+        told = f"{uri} is in {region}"
+        if vault is None:
+            told = f"{uri} is in no subscription that was looked at{unseen}: not compared"
+        return GateResult("key", str(step.key), passed=True, detail=told)
 
     # ---- models, quota, capacity -----------------------------------------------------------
 
@@ -580,6 +687,31 @@ class _Gates:
                 if wanted <= free
                 else "map the sku to GlobalStandard in [estate.pair.sku], or choose another region",
             )
+
+
+# What `credentials` of a connection must hold, where one value alone does not do.
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "AccessKey": ("accessKeyId", "secretAccessKey"),
+    "OAuth2": ("clientId", "clientSecret"),
+    "ServicePrincipal": ("clientId", "clientSecret", "tenantId"),
+    "UsernamePassword": ("username", "password"),
+}
+
+
+def _misshapen(step: Step, path: str, value: str) -> str:
+    """Say what an answer lacks for the place that it goes to, "" when nothing. Never the answer."""
+    if not path.endswith("/credentials") or step.after is None:
+        return ""
+    auth = str(take_at(step.after.body, "/properties/authType") or "")
+    needed = _FIELDS.get(auth, ())
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        found = None
+    missing = [name for name in needed if not isinstance(found, dict) or not found.get(name)]
+    if not missing:
+        return ""
+    return f"{auth} needs a JSON object with {', '.join(needed)}; it lacks {', '.join(missing)}"
 
 
 def actions_of(step: Step) -> set[tuple[str, bool]]:

@@ -293,12 +293,12 @@ def _in_account(key: Key) -> bool:
 
 def _kinds_for(named: Iterable[Key], wanted: Mapping[Key, Resource]) -> tuple[Kind, ...]:
     """Give the kinds that must be read: those named, what holds them and what they refer to."""
-    names: set[str] = {"resource-group", "account"}
+    names: set[str] = {"resource-group", "account", "lock"}  # a lock may forbid what is planned
     at = {key.kind for key in named}
     # A whole account or project that is named stands for what is in it.
     while at:
         name = at.pop()
-        if name in names and name not in {"resource-group", "account"}:
+        if name in names and name not in {"resource-group", "account", "lock"}:
             continue
         names.add(name)
         kind = BY_NAME[name]

@@ -311,15 +311,21 @@ class Writer:
         self, resource: Resource, body: JsonObject, on_started: Callable[[str], None] | None
     ) -> Written:
         kind, path = BY_NAME[resource.key.kind], arm_path(resource)
-        answer = self.cloud.put(
-            self.place(resource.key),
-            path,
-            body,
-            params=_params(kind),
-            kind=kind.name,
-            on_started=on_started,
-            on_progress=self._hearing(resource.key),
-        )
+        try:
+            answer = self.cloud.put(
+                self.place(resource.key),
+                path,
+                body,
+                params=_params(kind),
+                kind=kind.name,
+                on_started=on_started,
+                on_progress=self._hearing(resource.key),
+            )
+        except ConflictError as error:
+            if error.code != "RoleAssignmentExists":
+                raise
+            # The principal has the role: given by a run that was cut, or under another name.
+            return Written(resource.id, adopted=True)
         return self._had(resource, answer.body)
 
     def _hearing(self, key: Key) -> Callable[[OperationProgress], None] | None:
