@@ -27,11 +27,17 @@ _EPILOG = (
     help="The folder to write to.  [default: report, beside muster.toml]",
 )
 @click.option("--to-vault", is_flag=True, help="Keep a copy in the vault, too.")
+@click.option("--fresh", is_flag=True, help="Run `muster ready` first: read-only calls to Azure.")
 @click.option("--no-vault", is_flag=True, help="Do not look into the vault (it may be down).")
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 @click.pass_context
 def command(
-    context: click.Context, output: Path | None, to_vault: bool, no_vault: bool, show: bool
+    context: click.Context,
+    output: Path | None,
+    to_vault: bool,
+    fresh: bool,
+    no_vault: bool,
+    show: bool,
 ) -> int:
     """Write the site: what is recoverable, how fresh, what stands in the way.
 
@@ -44,11 +50,19 @@ def command(
     if to_vault and no_vault:
         message = "--to-vault and --no-vault exclude each other"
         raise click.UsageError(message, context)
-    return _make(invocation, output, to_vault=to_vault, use_vault=not no_vault, show=show)
+    return _make(
+        invocation, output, to_vault=to_vault, use_vault=not no_vault, fresh=fresh, show=show
+    )
 
 
 def _make(
-    invocation: Invocation, output: Path | None, *, to_vault: bool, use_vault: bool, show: bool
+    invocation: Invocation,
+    output: Path | None,
+    *,
+    to_vault: bool,
+    use_vault: bool,
+    fresh: bool,
+    show: bool,
 ) -> int:
     from muster.report.progress import ProgressLine
     from muster.report.site import summary
@@ -60,7 +74,12 @@ def _make(
         ProgressLine(invocation) as line,
     ):
         found = make_report(
-            wiring, output=output, to_vault=to_vault, use_vault=use_vault, tell=line.tell
+            wiring,
+            output=output,
+            to_vault=to_vault,
+            use_vault=use_vault,
+            fresh=fresh,
+            tell=line.tell,
         )
     if invocation.json:
         invocation.emit(document(found))

@@ -209,7 +209,7 @@ def _main(site: Site) -> Iterator[tuple[str, str, Part, dict[str, object]]]:
             else "",
         },
     )
-    yield "replication", "Replication", site.replication.part, {"lag": None}
+    yield "replication", "Replication", site.replication.part, {}
     yield (
         "drills",
         "Drills",
@@ -492,14 +492,16 @@ def _trend(view: DrillView) -> Drawn | None:
     assert last is not None
     names = [f"{when(r.at)}, {r.verdict}, {r.id}" for r in runs]
     times = [r.rto for r in runs]
-    series = [Series("RTO", "main", times, names)]
+    longest = max((t for t in times if t is not None), default=0.0)
+    size, unit = _scale(longest)
+    series = [Series("RTO", "main", [t / size if t is not None else None for t in times], names)]
     # An objective of an hour would press runs of seconds flat onto the axis.
     goals = [r.objective_rto for r in runs]
-    longest = max((t for t in times if t is not None), default=0.0)
     goal = max((g for g in goals if g is not None), default=None)
     caption = "No RTO is promised by the script."
     if goal is not None and goal <= longest * 20:
-        series.append(Series("objective", "goal", goals, [""] * len(goals), dashed=True))
+        shown = [g / size if g is not None else None for g in goals]
+        series.append(Series("objective", "goal", shown, [""] * len(goals), dashed=True))
         caption = f"RTO of each run against the objective of {span(goal)}."
     elif goal is not None:
         caption = f"RTO of each run; the objective of {span(goal)} lies far above this scale."
@@ -507,9 +509,16 @@ def _trend(view: DrillView) -> Drawn | None:
         f"RTO of {len(runs)} runs of {view.name}",
         [_mark_time(r.at, first, last) for r in runs if r.at is not None],
         series,
-        unit=span,
+        unit=lambda value: f"{value:g} {unit}" if value >= 10 else f"{value:.2g} {unit}",
         caption=caption,
     )
+
+
+def _scale(longest: float) -> tuple[float, str]:
+    """Give the unit in which a time is a short number."""
+    if longest < 180:
+        return 1.0, "s"
+    return (60.0, "min") if longest < 3 * 3600 else (3600.0, "h")
 
 
 def _distribution(row: RehearsalRow) -> Drawn | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
@@ -48,6 +48,7 @@ class Drawn:
     label: str
     caption: str
     legend: tuple[tuple[str, str], ...]  # tone, name
+    newest_right: bool = False  # what matters most lies at the right
 
 
 def _library() -> Any:
@@ -91,7 +92,7 @@ def lines(
         chart.x_labels_major = chart.x_labels[::step]
     else:
         chart.show_minor_x_labels = True
-    return _drawn(chart, title, series, caption)
+    return replace(_drawn(chart, title, series, caption), newest_right=True)
 
 
 def stacked(
@@ -191,7 +192,7 @@ def _drawn(chart: Any, title: str, series: Sequence[Series], caption: str) -> Dr
     tones = [one.tone + (" dashed" if one.dashed else "") for one in series]
     label = see(title, 300)
     text = "".join(_safe(root, tones, label))
-    legend = tuple((one.tone, see(one.name, 40)) for one in series)
+    legend = tuple(zip(tones, (see(one.name, 40) for one in series), strict=True))
     return Drawn(Markup(text), label, caption, legend)  # noqa: S704  built by _safe, which escapes
 
 

@@ -345,10 +345,10 @@ def _drill_view(
     if real.objective_rto is not None:
         told += f" of {span(real.objective_rto)} promised"
     if real.level is not Level.GOOD:
-        why = real.reasons[0] if real.reasons else told
+        why = f"{real.verdict}: {real.reasons[0]}" if real.reasons else told
         reading.problem(
             real.level,
-            f"Drill {name} {real.verdict}: {why}",
+            f"Drill {name} {why}",
             f"drills.html#{anchor}",
             again,
             3,

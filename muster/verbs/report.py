@@ -14,7 +14,7 @@ from muster.wiring import Wiring
 from snapshots.errors import InputError, MusterError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from muster.report.site_model import Site
     from snapshots.ledger import Ledger
@@ -50,17 +50,20 @@ def make_report(
     output: Path | None = None,
     to_vault: bool = False,
     use_vault: bool = True,
+    fresh: bool = False,
     tell: Tell = untold,
 ) -> Reported:
     """Write the site to `output`, by default a folder beside the configuration.
 
-    With `to_vault` it is kept in the vault, too. A store that cannot be read is told on the site.
+    With `to_vault` it is kept in the vault, too; with `fresh` readiness is asked for beforehand,
+    which is the only thing that calls Azure. What cannot be read is told on the site.
 
     Raises InputError for a folder that is not ours, StoreError when the vault refuses the copy.
     """
     from muster.report import site as writing
 
-    found = site_of(wiring, use_vault=use_vault or to_vault, tell=tell)
+    troubles = _asked(wiring, tell) if fresh else []
+    found = site_of(wiring, use_vault=use_vault or to_vault, tell=tell, troubles=troubles)
     tell("the pages", None)
     files = writing.pages(found)
     folder = (output or wiring.settings.file.parent / DEFAULT).absolute()
@@ -72,14 +75,31 @@ def make_report(
     return Reported(found, folder, {path: len(data) for path, data in files.items()}, kept)
 
 
-def site_of(wiring: Wiring, *, use_vault: bool = True, tell: Tell = untold) -> Site:
-    """Gather what is recorded."""
+def _asked(wiring: Wiring, tell: Tell) -> list[str]:
+    """Ask whether a recovery would work, which writes the answer down; give what went wrong."""
+    from muster.verbs.ready import assess
+
+    try:
+        assess(wiring, (), tell=tell)
+    except MusterError as error:
+        return [f"readiness could not be asked for: {error.what}"]
+    return []
+
+
+def site_of(
+    wiring: Wiring,
+    *,
+    use_vault: bool = True,
+    tell: Tell = untold,
+    troubles: Sequence[str] = (),
+) -> Site:
+    """Gather what is recorded; `troubles` are told beside those of reading it."""
     from muster.report.site_evidence import record_names
     from muster.report.site_gather import gather
     from muster.report.site_reading import Promises
 
     settings = wiring.settings
-    troubles: list[str] = []
+    troubles = [*troubles]
     tell("the ledger", None)
     ledger = _ledger(wiring, troubles)
     vault = _vault(wiring, troubles) if use_vault else None

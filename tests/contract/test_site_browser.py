@@ -124,10 +124,10 @@ def troubles(browser: webdriver.Chrome, page: Path) -> list[str]:
 def names(site: Path) -> list[Path]:
     """Every page of a site, but of the runs of drills only a few."""
     runs = sorted(site.glob("drill-*.html"))
-    return [site / f"{name}.html" for name in TABS] + runs[:2] + runs[-1:]
+    return [site / f"{name}.html" for name in TABS] + runs[:1] + runs[-1:]
 
 
-@pytest.mark.parametrize("name", ["healthy", "told", "spiteful"])
+@pytest.mark.parametrize("name", ["told", "spiteful"])
 def test_no_script_runs_nothing_is_asked_for_and_the_console_is_silent(
     browser: webdriver.Chrome, sites: dict[str, Path], name: str
 ) -> None:
@@ -159,7 +159,7 @@ def test_every_text_has_enough_contrast(
     assert seen > 1_000
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("width", [360, 768])
 def test_no_page_is_wider_than_its_window(
     browser: webdriver.Chrome, sites: dict[str, Path], width: int
 ) -> None:
@@ -170,7 +170,7 @@ def test_no_page_is_wider_than_its_window(
             assert wide <= width, page.name
 
 
-@pytest.mark.parametrize("name", ["index", "readiness", "drift", "drills", "unrecoverable"])
+@pytest.mark.parametrize("name", ["index", "drift", "drills"])
 def test_every_interactive_part_is_reached_by_tab_and_shows_that_it_is(
     browser: webdriver.Chrome, sites: dict[str, Path], name: str
 ) -> None:
