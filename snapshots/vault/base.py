@@ -363,10 +363,10 @@ class StoredVault(ABC):
         """Let go of connections and threads."""
 
     @abstractmethod
-    def _upload(self, blocks: Iterator[Block], path: str | None, seal: Callable[[], str]) -> bool:
-        """Create an object from blocks of at most BLOCK bytes; False when it is there already.
+    def _upload(self, chunks: Iterator[Block], path: str | None, seal: Callable[[], str]) -> bool:
+        """Create an object from chunks of any size; False when it is there already.
 
-        `seal` is called once, after the last block and before anything can be seen; what it
+        `seal` is called once, after the last chunk and before anything can be seen; what it
         raises leaves nothing behind; it gives the path, which is `path` where that is known ahead.
         """
 
@@ -463,7 +463,7 @@ class StoredVault(ABC):
                 )
             return payload_path(found)
 
-        created = self._upload(measure.through(in_blocks(chunks)), path, seal)
+        created = self._upload(measure.through(chunks), path, seal)
         found = measure.digest()
         if not created:
             there = self._stat(payload_path(found))
@@ -1062,11 +1062,11 @@ class _Measure:
         self._hasher = hashlib.sha256()
         self.size = 0
 
-    def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        for block in blocks:
-            self._hasher.update(block)
-            self.size += len(block)
-            yield block
+    def through(self, chunks: Iterable[Block]) -> Iterator[Block]:
+        for chunk in chunks:
+            self._hasher.update(chunk)
+            self.size += len(chunk)
+            yield chunk
 
     def digest(self) -> str:
         return self._hasher.hexdigest()
@@ -1076,17 +1076,18 @@ def in_blocks(chunks: Iterable[Block], size: int = BLOCK) -> Iterator[Block]:
     """Cut and join chunks of any size into blocks of `size` bytes, the last one shorter."""
     held = bytearray()
     for chunk in chunks:
-        if not held and len(chunk) == size:
-            yield chunk  # nothing to join: no copy
+        if not held and len(chunk) == size and isinstance(chunk, bytes):
+            yield chunk  # nothing to join: no copy; a buffer could be used again by its owner
             continue
-        rest = memoryview(chunk)
-        while rest:
-            taken = rest[: size - len(held)]
-            held += taken
-            rest = rest[len(taken) :]
-            if len(held) == size:
-                yield held
-                held = bytearray()
+        with memoryview(chunk) as view:  # let go of before the source goes on
+            start = 0
+            while start < len(chunk):
+                end = min(start + size - len(held), len(chunk))
+                held += view[start:end]
+                start = end
+                if len(held) == size:
+                    yield held
+                    held = bytearray()
     if held:
         yield held
 

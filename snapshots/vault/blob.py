@@ -8,6 +8,7 @@ import re
 import secrets
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
@@ -55,11 +56,14 @@ from snapshots.vault.base import (
     StoredVault,
     VaultFacts,
     file_blocks,
+    in_blocks,
     in_order,
 )
 from snapshots.vault.location import BlobKey, BlobPlace, Patience
 
 PARALLEL = 4  # blocks under way at once, over all threads
+_SPOOL = 1024 * 1024  # bytes that go into a temporary file at once
+_SPOOLED = 4  # times that, on their way there
 _LARGE = 2  # payloads of more than one block that are sent at once: this bounds the memory
 _MOST_BLOCKS = 50_000  # of one blob: learn.microsoft.com/rest/api/storageservices/put-block
 _BYTES = ContentSettings(content_type="application/octet-stream")
@@ -247,34 +251,60 @@ class BlobVault(StoredVault):
 
     # ---- moving bytes ----
 
-    def _upload(self, blocks: Iterator[Block], path: str | None, seal: Callable[[], str]) -> bool:
-        first = next(blocks, b"")
-        second = next(blocks, None)
-        if second is None:  # the digest is known before anything is sent
-            return self._create(seal(), bytes(first))
+    def _upload(self, chunks: Iterator[Block], path: str | None, seal: Callable[[], str]) -> bool:
+        begin: list[Block] = []
+        size = 0
+        for chunk in chunks:
+            begin.append(_still(chunk))
+            size += len(chunk)
+            if size > BLOCK:
+                break
+        else:  # the digest is known before anything is sent
+            return self._create(seal(), b"".join(begin))
         if path is not None:
-            return self._send(chain((first, second), blocks), path, seal)
+            return self._send(in_blocks(chain(begin, chunks)), path, seal)
         # In a file without a name: nothing is left behind by a kill, and what the vault has
         # already is never sent.
-        with tempfile.TemporaryFile() as file:
-            for block in chain((first, second), blocks):
-                self._spool(file.write, block)
+        with self._temporary() as file:
+            self._spool(chain(begin, chunks), file)
             target = seal()
             if self._stat(target) is not None:
                 return False
-            self._spool(file.seek, 0)
             return self._send(file_blocks(file), target, lambda: target)
 
-    def _spool(self, step: Callable[[T], object], argument: T) -> None:
+    def _temporary(self) -> IO[bytes]:
         try:
-            step(argument)
+            return tempfile.TemporaryFile(buffering=_SPOOL // 8)
         except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            raise StoreError(
-                f"cannot hold a payload in a temporary file: {error.strerror}",
-                where=tempfile.gettempdir(),
-                remedy="free space there" if full else "set TMPDIR to a folder with free space",
-            ) from None
+            raise _no_room(error) from None
+
+    def _spool(self, chunks: Iterator[Block], file: IO[bytes]) -> None:
+        """Write the chunks into a file and go to its beginning.
+
+        A thread writes while the next ones come and are hashed: both leave Python's lock alone.
+        """
+        waiting: deque[Future[None]] = deque()
+        batch: list[Block] = []
+        size = 0
+        with ThreadPoolExecutor(1, "vault-spool") as writer:
+            for chunk in chunks:  # what the source raises is not ours to translate
+                batch.append(_still(chunk))
+                size += len(chunk)
+                if size >= _SPOOL:
+                    if len(waiting) >= _SPOOLED:
+                        waiting.popleft().result()
+                    waiting.append(writer.submit(_write, file, batch))
+                    batch, size = [], 0
+            writer.submit(_write, file, batch).result()
+            while waiting:
+                waiting.popleft().result()
+        self._rewind(file)
+
+    def _rewind(self, file: IO[bytes]) -> None:
+        try:
+            file.seek(0)  # which brings what is buffered into the file
+        except OSError as error:
+            raise _no_room(error) from None
 
     def _send(self, blocks: Iterator[Block], path: str, seal: Callable[[], str]) -> bool:
         client = self._client(path)
@@ -644,6 +674,27 @@ def _answer(error: HttpResponseError) -> tuple[int, str, str]:
     request = headers.get("x-ms-request-id") or ""
     # Members of an enumeration of strings, or strings.
     return status, str(getattr(code, "value", code))[:80], str(request)[:60]
+
+
+def _still(chunk: Block) -> bytes:
+    """Give bytes that stay as they are, whatever the source does with its buffer."""
+    return chunk if isinstance(chunk, bytes) else bytes(chunk)
+
+
+def _write(file: IO[bytes], batch: list[Block]) -> None:
+    try:
+        file.writelines(batch)
+    except OSError as error:
+        raise _no_room(error) from None
+
+
+def _no_room(error: OSError) -> StoreError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return StoreError(
+        f"cannot hold a payload in a temporary file: {error.strerror}",
+        where=tempfile.gettempdir(),
+        remedy="free space there" if full else "set TMPDIR to a folder with free space",
+    )
 
 
 def _quoted(etag: str) -> str:

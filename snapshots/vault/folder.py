@@ -27,6 +27,7 @@ from snapshots.vault.base import (
     Entry,
     StoredVault,
     VaultFacts,
+    in_blocks,
 )
 
 _LEFTOVER = timedelta(days=1)  # older than any transfer that is still under way
@@ -97,7 +98,7 @@ class FolderVault(StoredVault):
 
     # ---- moving bytes ----
 
-    def _upload(self, blocks: Iterator[Block], path: str | None, seal: Callable[[], str]) -> bool:
+    def _upload(self, chunks: Iterator[Block], path: str | None, seal: Callable[[], str]) -> bool:
         del path  # the bytes are written before their name is needed
         self._tidy()
         temporary = self._folder(INCOMING) / f"{secrets.token_hex(16)}.part"
@@ -105,7 +106,7 @@ class FolderVault(StoredVault):
             with self._doing("write to"):
                 file = FileIO(temporary, "xb", opener=_private)
             with file:
-                for block in blocks:  # what the source raises is not ours to translate
+                for block in in_blocks(chunks):  # what the source raises is not ours to translate
                     with self._doing("write to"):
                         _write(file, block)
                 target = seal()

@@ -194,6 +194,23 @@ def test_any_cut_of_the_same_bytes_is_the_same_payload(
     assert b"".join(vault.read(sha(data))) == data
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["digest-known", "digest-unknown"])
+@pytest.mark.parametrize("size", [1000, 2 * BLOCK, 2 * BLOCK + 1000], ids=str)
+def test_a_source_may_use_its_buffer_again(vault: Vault, known: bool, size: int) -> None:
+    data = noise(size, 7)
+
+    def chunks() -> Iterator[bytearray]:
+        buffer = bytearray(BLOCK if size % BLOCK == 0 else 64_000)
+        for start in range(0, size, len(buffer)):
+            part = data[start : start + len(buffer)]
+            buffer[:] = part
+            yield buffer
+            buffer[:] = b"\0" * len(part)
+
+    kept = vault.keep(chunks(), sha256=sha(data) if known else None)
+    assert b"".join(vault.read(kept.sha256)) == data
+
+
 def test_a_payload_lies_where_the_layout_says(place: Place, vault: Vault) -> None:
     digest = vault.keep([b"hello"]).sha256
     assert place.paths() == [f"payloads/sha256/{digest[:2]}/{digest}"]
