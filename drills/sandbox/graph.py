@@ -30,7 +30,7 @@ _TOKEN = re.compile(
       (?P<string>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
     | (?P<span>\d+(?:\.\d+)?(?:d|h|m|s)\b)
     | (?P<number>\d+(?:\.\d+)?)
-    | (?P<op>=~|!~|==|!=|<=|>=|<|>|\|\||!in~|!in\b|!contains|!has|!startswith|!endswith)
+    | (?P<op>=~|!~|==|!=|<=|>=|<|>|\|\||!in~|in~|!in\b|!contains|!has|!startswith|!endswith)
     | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<mark>[()\[\],.|=+\-*/])
     )""",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from muster.settings import duration
 from snapshots.audit.texts import sound
-from snapshots.errors import InputError, NotFoundError
+from snapshots.errors import DamagedStoreError, InputError, NotFoundError
 
 if TYPE_CHECKING:
     from snapshots.audit.report_model import Finding
@@ -40,7 +40,7 @@ def reported(ledger: Ledger, now: datetime) -> tuple[Finding, ...]:
     A finding whose baseline moved since has another difference now: it is left out.
     """
     from snapshots.audit.approve import change_of, effective, load_decisions
-    from snapshots.audit.report_json import findings_in
+    from snapshots.audit.report_json import findings_in, moment
     from snapshots.audit.run import approved_state, finding_id
 
     document = latest(ledger)
@@ -48,10 +48,17 @@ def reported(ledger: Ledger, now: datetime) -> tuple[Finding, ...]:
     if baseline is None:
         return ()
     decisions = load_decisions(ledger)
+    try:
+        at = moment(document.get("at"))
+        live = ledger.load(ledger.resolve(str(document.get("live"))))
+    except (NotFoundError, ValueError) as wrong:
+        raise DamagedStoreError(
+            f"the newest audit's report cannot be read: {wrong}",
+            where=str(ledger.path),
+            remedy="run `muster audit` again",
+        ) from wrong
     # What had expired by the time of the audit was no part of the baseline.
-    at = datetime.fromisoformat(str(document.get("at")))
-    baseline, _ = effective(baseline, decisions, max(at, now))
-    live = ledger.load(str(document.get("live")))
+    baseline, _ = effective(baseline, decisions, max(at or now, now))
     found = findings_in(document, baseline.resources, {**live.stale, **live.resources})
     same = [f for f in found if f.gap is not None or finding_id(change_of(f)) == f.id]
     return tuple(

@@ -59,7 +59,7 @@ class Story:
     @property
     def open(self) -> bool:
         """Whether a later look at the records may tell more."""
-        weak = self.attribution.confidence is not Confidence.HIGH
+        weak = self.attribution.confidence is not Confidence.HIGH or not self.attribution.address
         missing = any(
             p.attribution is None or p.attribution.confidence is Confidence.NONE for p in self.paths
         )

@@ -136,7 +136,9 @@ def attribute(
             told,
             settled,
         )
-    return Told(whole, paths, told, settled or whole.confidence is Confidence.HIGH)
+    # Resource Graph is early and never tells the address: the Activity Log's record may follow.
+    certain = whole.confidence is Confidence.HIGH and bool(whole.address)
+    return Told(whole, paths, told, settled or certain)
 
 
 # ------------------------------------------------------------------------------- candidates

@@ -676,6 +676,8 @@ def _says_more(new: Story, old: Story) -> bool:
     order = [Confidence.NONE, Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH]
     if order.index(new.attribution.confidence) > order.index(old.attribution.confidence):
         return True
+    if new.attribution.known and new.attribution.address and not old.attribution.address:
+        return True
     told = sum(p.attribution is not None for p in new.paths)
     return told > sum(p.attribution is not None for p in old.paths) or (
         new.settled and not old.settled

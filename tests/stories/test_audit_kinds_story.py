@@ -96,6 +96,7 @@ class Estate:
         found = {(f.change.value, f.kind, f.key.name.lower()): f for f in report.findings}
         told = {name: [p.path for p in f.paths] for name, f in found.items()}
         assert not report.incomplete, report.gaps
+        assert report.reading.holes == ()
         assert found.keys() == self.expected.keys(), (
             {n: told[n] for n in found.keys() - self.expected.keys()},
             self.expected.keys() - found.keys(),

@@ -77,6 +77,29 @@ def test_a_finding_says_who_when_from_where_and_how_bad(site: Site) -> None:
     assert finding["reasons"]
 
 
+def test_resource_graph_tells_of_an_account_within_minutes(site: Site) -> None:
+    site.settings(graph_delay=[5, 6])
+    site.approve_all()
+    site.later()
+    anna = site.person("Anna Lindqvist")
+    path = site.id("rg-ai-prod", "vision-claims-swc")
+    anna.does("PATCH", path, {"properties": {"disableLocalAuth": True}})
+    site.later(120)
+    # The Activity Log has nothing yet.
+    report = site.audit()
+    assert report.reading.holes == ()
+    finding = only(report)
+    assert finding.attribution.who == anna.who
+    assert finding.attribution.principal_kind.value == "User"
+    assert any("Resource Graph" in reason for reason in finding.attribution.reasons)
+    assert any("no record of it yet" in reason for reason in finding.attribution.reasons)
+    site.later()
+    finding = only(site.audit())
+    assert any("same correlation id" in reason for reason in finding.attribution.reasons)
+    assert finding.attribution.confidence is Confidence.HIGH
+    assert finding.attribution.address.startswith("127.")
+
+
 def test_a_record_that_comes_late_is_joined_by_the_next_audit(own_site: Site) -> None:
     site = own_site
     site.approve_all()
