@@ -7,9 +7,10 @@
 PYTHON ?=
 ARGS ?=
 JOBS ?= 2
-# Of make up: Prefect's port, and your own muster.toml instead of a sandbox.
+# Of make up: Prefect's port, your own muster.toml instead of a sandbox, and who hears of what.
 PORT ?= 4200
 CONFIG ?=
+NOTIFY ?=
 # The share of statements and branches that the tests must reach, per package.
 FLOOR ?= 80
 
@@ -77,7 +78,8 @@ demo: setup ## the whole story in minutes, against a local Azure
 	@$(BIN)/muster demo $(ARGS)
 
 up: setup ## Prefect with a worker, the deployments and a sandbox, on this machine
-	@$(BIN)/python -m flows.local_stack up --port $(PORT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+	@$(BIN)/python -m flows.local_stack up --port $(PORT) $(if $(CONFIG),--config "$(CONFIG)") \
+	  $(if $(NOTIFY),--notify "$(NOTIFY)") $(ARGS)
 
 down: $(READY) ## end exactly what `make up` started
 	@$(BIN)/python -m flows.local_stack down $(ARGS)

@@ -54,7 +54,6 @@ class Process:
         """Remember a process that was just started."""
         return cls(pid, _began(pid))
 
-    @property
     def lives(self) -> bool:
         """Whether this very process is there: not another one that got its number."""
         return bool(self.began) and _began(self.pid) == self.began
@@ -144,7 +143,7 @@ class Stack:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
-        return {name: process for name, process in known.items() if process.lives}
+        return {name: process for name, process in known.items() if process.lives()}
 
     def remember(self, processes: Mapping[str, Process]) -> None:
         """Write down what runs."""
@@ -184,9 +183,11 @@ def up(
     *,
     port: int,
     config: Path | None = None,
-    deployments: Path | None = None,
+    notify: Path | None = None,
 ) -> None:
     """Start what does not run yet, and deploy; without a configuration, also a sandbox.
+
+    `notify` is a file of channels and routes.
 
     Raises MusterError; what came up stays up.
     """
@@ -206,7 +207,7 @@ def up(
             _configure(stack, environment)
         _wait(stack, "server", lambda: _answers(f"{stack.url()}/api/health"))
         command = [sys.executable, "-m", "flows.prepare_server", "--pool", POOL]
-        command += ["--file", str(deployments)] if deployments is not None else []
+        command += ["--notify", str(notify.absolute())] if notify is not None else []
         _run(stack, command, environment)
         if "worker" not in stack.running():
             command = [sys.executable, "-m", "flows.keep_worker", "--pool", POOL]
@@ -356,11 +357,11 @@ def _end(process: Process) -> None:
     children = _family(process)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for one in (process, *children):
-            if one.lives:
+            if one.lives():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one.pid, number)
         deadline = time.monotonic() + _GRACE
-        while any(one.lives for one in (process, *children)):
+        while any(one.lives() for one in (process, *children)):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
@@ -397,15 +398,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     reader.add_argument("--folder", type=Path, default=ROOT / ".up")
     reader.add_argument("--port", type=int, default=4200, help="of Prefect; 0: a free one")
     reader.add_argument("--config", type=Path, help="your own muster.toml, instead of a sandbox")
+    reader.add_argument("--notify", type=Path, help="a file like deploy/notifications.yaml")
     reader.add_argument("--open", action="store_true", help="open the UI in the browser")
     asked = reader.parse_args(argv)
     stack = Stack(asked.folder)
     try:
-        if asked.config is not None and not asked.config.is_file():
-            raise InputError("there is no such configuration", where=str(asked.config))
+        for file in (asked.config, asked.notify):
+            if file is not None and not file.is_file():
+                raise InputError("there is no such file", where=str(file))
         if asked.what == "up":
             config = asked.config.absolute() if asked.config else None
-            up(stack, port=asked.port, config=config)
+            up(stack, port=asked.port, config=config, notify=asked.notify)
             _tell_up(stack, config)
             if asked.open:
                 import webbrowser

@@ -10,8 +10,10 @@ import base64
 import http.client
 import json
 import re
+import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
@@ -31,6 +33,8 @@ from snapshots.model import Json, JsonObject
 HERE = "http://127.0.0.1:4200/api"
 RESULT = "muster-result"  # the type of the artifact that holds a verb's own JSON document
 _PATIENCE = 15.0  # seconds for one answer
+_BUSY = frozenset({429, 502, 503})
+_PAUSES = (0.3, 0.6, 1.2, 2.4, 4.8)  # seconds between tries
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -133,7 +137,12 @@ class Server:
 
     def start(self, deployment: str, parameters: JsonObject) -> Run:
         """Start a run of a deployment, by its id. Raises InputError for a refused parameter."""
-        body: JsonObject = {"parameters": parameters, "tags": ["muster", "command-line"]}
+        body: JsonObject = {
+            "parameters": parameters,
+            "tags": ["muster", "command-line"],
+            # So that a start whose answer was lost is not made twice.
+            "idempotency_key": str(uuid.uuid4()),
+        }
         path = f"/deployments/{quote(deployment, safe='')}/create_flow_run"
         return _run(_object(self._ask("POST", path, body)))
 
@@ -235,8 +244,7 @@ class Server:
             self.url + path, data, headers, method=method
         )
         try:
-            with _opener().open(request, timeout=_PATIENCE) as answer:
-                text = answer.read()
+            text = _sent(request)
         except urllib.error.HTTPError as error:
             raise self._error(error, method, path) from None
         except (OSError, http.client.HTTPException) as error:
@@ -283,6 +291,20 @@ class Server:
                     remedy="look into its log",
                     status=error.code,
                 )
+
+
+def _sent(request: urllib.request.Request) -> bytes:
+    """Send a request, again while the server is busy: SQLite lets one write at a time."""
+    for pause in (*_PAUSES, None):
+        try:
+            with _opener().open(request, timeout=_PATIENCE) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code not in _BUSY or pause is None:
+                raise
+            error.close()
+            time.sleep(pause)
+    raise AssertionError
 
 
 class _Unfollowed(urllib.request.HTTPRedirectHandler):
