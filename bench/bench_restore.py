@@ -2,10 +2,11 @@
 
     python bench/bench_restore.py [accounts] [deployments]
 
-The first restore teaches how long steps take here; the second is planned with that and measured:
-wall time over the plan's critical path (at most 1.15), requests over the plan's own count (at most
-1.1). Every request is delayed by 0.2 s and an account takes 4 s to make. Writes
-bench/out/restore.json.
+Two restores, each held to its own plan: wall time over the critical path (at most 1.15), requests
+over the plan's own count (at most 1.1). `unlearned` is planned with the usual values alone, as a
+first restore anywhere is: an upper bound, since they give an account 20 s. `learned` is planned
+with what the first one took, and is close. Every request is delayed by 0.2 s and an account takes
+4 s to make. Writes bench/out/restore.json.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def main(accounts: int, deployments: int) -> int:
         sandbox.control("PUT", "settings", {"throttle": False})
         engine = Engine.on(sandbox, folder, "owner")
         before = engine.take()
-        found: dict[str, float] = {}
-        for run in ("teach", "measure"):
+        runs: dict[str, dict[str, float]] = {}
+        for run in ("unlearned", "learned"):
             destroy(sandbox, before, purge=True, groups=False)
             sandbox.control("POST", "faults", {"kind": "latency", "seconds": LATENCY})
             request = replace(engine.request(before), estimates=learn(engine.records), threads=32)
@@ -99,7 +100,7 @@ def main(accounts: int, deployments: int) -> int:
                 print([str(change.key) for change in done.remaining][:5])
                 return 1
             plan = prepared.plan
-            found = {
+            runs[run] = {
                 "steps": len(plan.steps),
                 "critical_path_seconds": plan.critical_path_seconds,
                 "expected_seconds": plan.seconds,
@@ -109,14 +110,16 @@ def main(accounts: int, deployments: int) -> int:
                 "calls": done.calls,
                 "calls_ratio": round(done.calls / plan.calls, 3),
             }
-            print(run, json.dumps(found))
+            print(run, json.dumps(runs[run]))
     finally:
         sandbox.stop()
     out = ROOT / "bench" / "out"
     out.mkdir(exist_ok=True)
-    result = {"accounts": accounts, "deployments": deployments, "latency": LATENCY, **found}
+    result = {"accounts": accounts, "deployments": deployments, "latency": LATENCY, **runs}
     (out / "restore.json").write_text(json.dumps(result, indent=2) + "\n")
-    good = found["time_ratio"] <= MOST_TIME and found["calls_ratio"] <= MOST_CALLS
+    good = all(
+        run["time_ratio"] <= MOST_TIME and run["calls_ratio"] <= MOST_CALLS for run in runs.values()
+    )
     return 0 if good else 1
 
 

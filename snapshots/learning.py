@@ -6,7 +6,7 @@ from collections import Counter
 from statistics import median
 
 from snapshots.errors import MusterError
-from snapshots.plan import Estimate, Estimates
+from snapshots.plan import Estimate, Estimates, variety
 from snapshots.records import Records
 from snapshots.steps import Action, StepState
 
@@ -32,7 +32,9 @@ def learn(records: Records) -> Estimates:
             if step is None or step.work is not None:
                 continue  # copying a model says nothing of writing a deployment
             if outcome.state is StepState.DONE:
-                seconds.setdefault((step.key.kind, step.action), []).append(outcome.seconds)
+                resource = step.after or step.before
+                what = variety(resource) if resource is not None else step.key.kind
+                seconds.setdefault((what, step.action), []).append(outcome.seconds)
                 done[step.key.kind] += 1
         if not record.replans:  # else its requests hold those of a second look
             for kind, made in record.calls.items():
@@ -43,8 +45,9 @@ def learn(records: Records) -> Estimates:
         {
             (kind, action): Estimate(
                 round(median(found), 3),
-                median(calls[kind]) if kind in calls else usual.of(kind, action).calls,
+                median(calls[base]) if base in calls else usual.of(kind, action).calls,
             )
             for (kind, action), found in seconds.items()
+            if (base := kind.partition(" (")[0])
         }
     )

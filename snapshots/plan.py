@@ -77,12 +77,29 @@ class Estimate:
     calls: float
 
 
+PROVISIONED = "deployment (provisioned)"
+FINE_TUNED = "deployment (fine-tuned)"
+
+
+def variety(resource: Resource) -> str:
+    """Give the kind, and of deployments whether Azure has to find units or weights for them."""
+    if resource.key.kind != "deployment":
+        return resource.key.kind
+    if is_fine_tuned(str(take_at(resource.body, "/properties/model/name") or "")):
+        return FINE_TUNED
+    if "Provisioned" in str(take_at(resource.body, "/sku/name") or ""):
+        return PROVISIONED
+    return "deployment"
+
+
 # Seconds: recordings of Azure where there are some (a Standard deployment 0.6 s, a project 6 s),
 # else what operators report; records of earlier restores replace them (`learned`).
 _USUAL: abc.Mapping[str, Estimate] = {
     "resource-group": Estimate(1, 1),
     "account": Estimate(20, 4),
-    "deployment": Estimate(3, 2),
+    "deployment": Estimate(0.6, 1),
+    PROVISIONED: Estimate(30, 4),
+    FINE_TUNED: Estimate(60, 6),
     "project": Estimate(6, 2),
     "account-capability-host": Estimate(60, 6),
     "project-capability-host": Estimate(60, 6),
@@ -96,12 +113,12 @@ _OTHER = Estimate(1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """How long steps take, by kind and action; `learned` from records where there are any."""
+    """How long steps take, by variety and action; `learned` from records where there are any."""
 
     table: abc.Mapping[tuple[str, Action], Estimate] = field(default_factory=dict)
 
     def of(self, kind: str, action: Action) -> Estimate:
-        """Give the estimate for one step."""
+        """Give the estimate for one step; `kind` is what `variety` gives."""
         found = self.table.get((kind, action))
         if found is not None:
             return found
@@ -696,9 +713,9 @@ class _Drafting:
     def _step(self, number: int, numbers: abc.Mapping[int, str]) -> Step:
         draft = self.drafts[number]
         kind = BY_NAME[draft.key.kind]
-        estimate = self.context.estimates.of(draft.key.kind, draft.action)
         resource = draft.after or draft.before
         assert resource is not None
+        estimate = self.context.estimates.of(variety(resource), draft.action)
         if draft.action is Action.REBUILD:
             estimate = Estimate(seconds_of(resource), 10)
         after = _prepared(draft) if draft.after is not None else None
