@@ -29,7 +29,7 @@ from snapshots.errors import InputError, LockedError, MusterError, RefusedError
 
 POOL = "muster"
 ROOT = Path(__file__).resolve().parent.parent
-_PATIENCE = 120.0  # seconds until something must serve
+_PATIENCE = 240.0  # seconds until something must serve
 _GRACE = 25.0  # seconds for a clean end; then it is killed
 _ORDER = ("sandbox", "server", "worker")
 
@@ -168,6 +168,8 @@ class Stack:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "3",
+            # 2 + 4 + … + 256 seconds: a run outlives a server that is away for eight minutes.
+            "PREFECT_CLIENT_MAX_RETRIES": "8",
             "MUSTER_CONFIG": str(config or self.config),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",

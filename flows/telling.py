@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import (
     Artifact,
     create_link_artifact,
@@ -154,11 +155,41 @@ def _emit(event: Event, estate: str, words: str) -> None:
     emit_event(event.name, labels, related=related if run else None, payload=payload)
 
 
+class _Patience:
+    """How long a run waits, all in all, for a server that is away when it has something to tell."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def send(self, what: str, send: Callable[[], object]) -> None:
+        """Send, and again while the server is away and there is patience left."""
+        pause = 1.0
+        while True:
+            try:
+                send()
+            except HTTPError as error:
+                if self.left <= 0:
+                    get_run_logger().warning("no %s: the server is away (%s)", what, _name(error))
+                    return
+                time.sleep(min(pause, self.left))
+                self.left -= pause
+                pause = min(pause * 2, 10.0)
+            except Exception as error:  # noqa: BLE001  whatever Prefect raises: the verb is done
+                get_run_logger().warning("Prefect did not take the %s (%s)", what, _name(error))
+                return
+            else:
+                return
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
+
+
+_PATIENT: Final = _Patience(300.0)
+
+
 def _quietly(what: str, send: Callable[[], object]) -> None:
-    try:
-        send()
-    except Exception as error:  # noqa: BLE001  whatever Prefect's client raises: the verb is done
-        get_run_logger().warning("Prefect did not take the %s (%s)", what, type(error).__name__)
+    _PATIENT.send(what, send)
 
 
 class Teller:
