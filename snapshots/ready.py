@@ -220,7 +220,7 @@ def ready(
     tell("the newest snapshot")
     history = _History.read(ledger)
     checks: list[Check] = [*_history_checks(history, promised, now)]
-    checks += _stores(history, vault, pairs)
+    checks += _stores(history, vault, pairs, promised, now)
     checks += _proofs(history, ledger, promised, now)
     snapshot = history.state
     if snapshot is not None:
@@ -338,7 +338,9 @@ def _history_checks(history: _History, promised: Objectives, now: datetime) -> I
     )
 
 
-def _stores(history: _History, vault: Vault, pairs: Sequence[Pair]) -> Iterator[Check]:
+def _stores(
+    history: _History, vault: Vault, pairs: Sequence[Pair], promised: Objectives, now: datetime
+) -> Iterator[Check]:
     """Whether vault and ledger are there without the primary region, and hold what is needed."""
     facts = vault.facts()
     primaries = sorted({pair.primary for pair in pairs})
@@ -350,7 +352,7 @@ def _stores(history: _History, vault: Vault, pairs: Sequence[Pair]) -> Iterator[
     if history.state is not None:
         yield from _payloads(history.state, vault, facts.location)
     if history.newest is not None:
-        yield _bundle(history.newest, vault, facts.location)
+        yield _bundle(history.newest, vault, facts.location, promised, now)
 
 
 def _vault_place(facts: VaultFacts, primaries: Sequence[str]) -> Check:
@@ -396,18 +398,37 @@ def _payloads(state: Snapshot, vault: Vault, where: str) -> Iterator[Check]:
     )
 
 
-def _bundle(newest: Entry, vault: Vault, where: str) -> Check:
+def _bundle(newest: Entry, vault: Vault, where: str, promised: Objectives, now: datetime) -> Check:
+    """Whether the ledger can be had without this machine: the vault's bundle, and how old it is."""
+    name, remedy = "ledger", "run `muster snapshot`: it bundles the ledger into the vault"
     try:
         bundles = vault.bundles()
     except MusterError as error:
-        return Check("ledger", where, State.NOT_KNOWN, error.what, remedy=error.remedy)
-    if any(name.startswith(newest.snapshot) for name in bundles):
-        return Check(
-            "ledger", where, State.MET, "the newest snapshot can be rebuilt from the vault"
-        )
-    told = "the vault's bundle of the ledger does not hold the newest snapshot"
-    remedy = "run `muster snapshot` again: it bundles the ledger"
-    return Check("ledger", where, State.NOT_MET, told, remedy=remedy)
+        told = error.what
+        return Check(name, where, State.NOT_KNOWN, told, remedy=error.remedy, promise=Promise.RPO)
+    if any(found.startswith(newest.snapshot) for found in bundles):
+        told = "the newest snapshot can be rebuilt from the vault"
+        return Check(name, where, State.MET, told, promise=Promise.RPO)
+    at = _bundled_at(bundles[-1]) if bundles else None
+    if at is None:
+        told = "the vault has no bundle of the ledger: nothing can be rebuilt without this machine"
+        return Check(name, where, State.NOT_MET, told, remedy=remedy, promise=Promise.RPO)
+    # An audit keeps what it saw in the ledger; a snapshot bundles it, too.
+    told = (
+        f"the vault's bundle of the ledger is {_span(now - at)} old, and newer states are not in it"
+    )
+    if promised.rpo is None:
+        return Check(name, where, State.AT_RISK, told, at, remedy, Promise.RPO)
+    good = now - at <= promised.rpo
+    told += f"; {_span(promised.rpo)} is promised"
+    state = State.MET if good else State.NOT_MET
+    return Check(name, where, state, told, at + promised.rpo, "" if good else remedy, Promise.RPO)
+
+
+def _bundled_at(name: str) -> datetime | None:
+    """Read the time that the name of a bundle begins with, None without one."""
+    found = re.match(r"(\d{8}T\d{6})\d*Z-", name)
+    return datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def _show(invocation: Invocation, found: Readiness, *, everything: bool) -> None
 
     shown = [c for c in found.checks if everything or c.state is not State.MET]
     if shown:
-        rows = [(c.state.value, c.name, c.subject, _told(c)) for c in shown]
+        rows = [(c.state.value, c.name, _named(c.subject), _told(c)) for c in shown]
         invocation.show(table(["", "check", "of", "found"], rows))
     remedies: dict[str, list[str]] = {}
     for check in shown:
@@ -83,6 +83,21 @@ def _show(invocation: Invocation, found: Readiness, *, everything: bool) -> None
             f"{judged.name.value.upper()}{promised}: {judged.state.value}{date}; {judged.detail}"
         )
         invocation.show(text(words, f"bold {_STYLES[judged.state.value]}"))
+
+
+def _named(subject: str) -> str:
+    """Name a subject in a few words: its kind, its own name, and what it is in."""
+    from snapshots.kinds import BY_NAME
+    from snapshots.model import Key
+
+    try:
+        key = Key.parse(subject)
+    except ValueError:
+        return subject
+    if key.kind not in BY_NAME or len(key.path) < 3:
+        return subject
+    inside = f" in {key.path[2]}" if len(key.path) > 3 else f" in {key.path[1]}"
+    return f"{key.kind} {key.name}{inside}"
 
 
 def _told(check: Check) -> str:

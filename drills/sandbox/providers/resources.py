@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 from drills.sandbox.arm import Behaviour, LongOperation, Record, unsupported
-from drills.sandbox.ids import parse_id
+from drills.sandbox.clock import wire_time
+from drills.sandbox.ids import parse_id, segment_after
 from drills.sandbox.wire import Answer, ArmError, Body, Call
 from drills.sandbox.world import World
 
@@ -103,6 +105,9 @@ def register(world: World) -> None:
         arm.route("GET", template, "", _poll)
     arm.add(Storage())
     arm.add(UserAssignedIdentity())
+    arm.add(KeyVault())
+    gone = "/subscriptions/{subscription}/providers/Microsoft.KeyVault/deletedVaults"
+    arm.route("GET", gone, "Microsoft.KeyVault/deletedVaults/read", _deleted_vaults)
 
 
 def _poll(world: World, call: Call, names: dict[str, str]) -> Answer:
@@ -604,3 +609,46 @@ class UserAssignedIdentity(Behaviour):
             "clientId": old.get("clientId") or write.world.guid(),
         }
         return dict(body)
+
+
+class KeyVault(Behaviour):
+    """Key vaults: a deleted one is kept for its retention, 90 days unless it says otherwise."""
+
+    type = "Microsoft.KeyVault/vaults"
+    tracked = True
+
+    def deleted(self, world: World, call: Call, record: Record) -> None:
+        """Keep it as a deleted vault, with the day on which it is purged."""
+        properties = record.body.get("properties") or {}
+        days = int(properties.get("softDeleteRetentionInDays") or 90)
+        subscription = segment_after(record.id, "subscriptions").lower()
+        where = str(record.body.get("location") or "")
+        root = f"/subscriptions/{subscription}/providers/Microsoft.KeyVault/locations/{where}"
+        kept: Body = {
+            "id": f"{root}/deletedVaults/{record.name}",
+            "name": record.name,
+            "type": "Microsoft.KeyVault/deletedVaults",
+            "properties": {
+                "vaultId": record.id,
+                "location": where,
+                "tags": record.body.get("tags") or {},
+                "deletionDate": wire_time(call.now),
+                "scheduledPurgeDate": wire_time(call.now + timedelta(days=days)),
+                "purgeProtectionEnabled": properties.get("enablePurgeProtection"),
+            },
+        }
+        world.store.put("deleted-vaults", record.id.lower(), kept)
+
+    def saved(self, write: Any, record: Record) -> None:
+        """One that is made again, or recovered, is deleted no more."""
+        write.world.store.remove("deleted-vaults", record.id.lower())
+
+
+def _deleted_vaults(world: World, call: Call, names: dict[str, str]) -> Answer:
+    ours = f"/subscriptions/{names['subscription'].lower()}/"
+    values = [
+        kept
+        for key, kept in world.store.items("deleted-vaults")
+        if key.startswith(ours) and kept["properties"]["scheduledPurgeDate"] > wire_time(call.now)
+    ]
+    return world.arm.page(call, values)
