@@ -10,11 +10,18 @@ from muster.invocation import Command, Exit, Invocation, described, safe, shared
 from muster.via import REPORT, via
 from muster.wiring import Wiring
 
-_EPILOG = (
-    "Examples:  muster report  |  muster report --output ./site --to-vault  |  "
-    "muster report sign-off thread --owner NAME --reason TEXT.  "
-    "Exit codes: 0 written, 1 error, 3 written, and something recorded could not be read."
-)
+_EPILOG = """\b
+Examples:
+  muster report
+  muster report --output ./site --to-vault
+  muster report sign-off thread --owner NAME --reason TEXT
+
+\b
+Exit codes:
+  0  written
+  1  error: bad input, a folder that is not ours
+  3  written, and something recorded could not be read
+"""
 
 
 @via(REPORT)

@@ -619,11 +619,7 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
             made.chmod(0o755)
-            old = made.with_name(made.name + "-old")
-            if folder.is_dir():
-                folder.rename(old)
-            made.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+            _exchange(made, folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
@@ -632,6 +628,26 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
             where=os.fspath(folder),
             remedy="check the folder, its permissions and the space left",
         ) from error
+
+
+def _exchange(made: Path, folder: Path) -> None:
+    """Put one folder in the place of another; one that cannot be moved is filled where it is."""
+    old = made.with_name(made.name + "-old")
+    try:
+        if folder.is_dir():
+            folder.rename(old)
+    except OSError:  # a mount point, such as a volume of a container
+        wanted = {p.relative_to(made) for p in made.rglob("*") if p.is_file()}
+        # The summary last: until then it is the older one, and the pages it names are there.
+        for path in sorted(wanted, key=lambda p: (p.name == "index.html", str(p))):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made / path, folder / path)
+        for file in [p for p in folder.rglob("*") if p.is_file()]:
+            if file.relative_to(folder) not in wanted:
+                file.unlink()
+        return
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

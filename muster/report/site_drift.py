@@ -324,6 +324,8 @@ def _finding(finding: Finding, number: int, prefix: str = "") -> FindingRow:
         when(finding.first_seen),
         see(words.restore(finding)),
         see(note),
+        see(finding.place.path, 300),
+        see(finding.place.commit, 80),
         see(words.revert(finding), 120),
     )
 

@@ -288,6 +288,8 @@ class FindingRow:
     first_seen: str
     undo: str
     note: str  # ignored until, waits for
+    place: str  # of the resource in the ledger
+    commit: str
     command: str
 
 

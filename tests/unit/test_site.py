@@ -764,6 +764,25 @@ def test_an_older_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [p.name for p in folder.parent.iterdir()] == ["report"]
 
 
+def test_a_folder_that_cannot_be_moved_is_filled_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "volume"
+    write({"index.html": b"old", "drill-1.html": b"old", MARK: b""}, folder)
+    moved = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path == folder:
+            raise OSError(16, "Device or resource busy")
+        return moved(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    write({"index.html": b"new", "evidence/a.json": b"{}", MARK: b""}, folder)
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"index.html": b"new", "evidence/a.json": b"{}", MARK: b""}
+    assert [p.name for p in tmp_path.iterdir()] == ["volume"]
+
+
 def test_the_copy_in_the_vault_is_the_site_as_pages_and_as_one_archive(tmp_path: Path) -> None:
     made = healthy(tmp_path)
     files = pages(made.site())
