@@ -963,9 +963,8 @@ def path_of(outcomes: Sequence[StepOutcome], begun: float) -> tuple[PathPart, ..
     found: list[PathPart] = []
     for outcome in outcomes:
         inner = next((one for one in outcome.steps if one.critical), None)
-        for one in (outcome, *((inner,) if inner is not None else ())):
-            if one.started_at is None or one.state is not DrillStepState.DONE or not one.critical:
-                continue
+        one = inner or outcome
+        if one.started_at is not None and one.state is DrillStepState.DONE and outcome.critical:
             begins = one.started_at.timestamp() - begun
             if begins + one.seconds <= 0:
                 continue  # before the loss: preparation, and the loss itself

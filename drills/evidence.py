@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from drills.evidence_page import page
 from drills.judge import distribution, judge, judge_run
 from drills.model import DrillResult, Estimate, Evidence, Mode
 from drills.verbs import Signer
@@ -493,117 +493,3 @@ def _signer_of(status: str) -> str:
         if len(parts) == 4 and parts[1] == "GOODSIG":
             return f"{parts[3]} ({parts[2]})"
     raise DamagedStoreError("its signature is by a key that has expired or was revoked")
-
-
-# ----------------------------------------------------------------------------------------- html
-
-_FACTS = (
-    "id",
-    "estate",
-    "mode",
-    "seed",
-    "started_at",
-    "finished_at",
-    "snapshot",
-    "target",
-    "rto_seconds",
-    "rpo_seconds",
-    "calls",
-    "cost_estimate",
-    "previous",
-    "hash",
-)
-_STYLE = """
-:root{color-scheme:light dark;--ok:#1a7f37;--bad:#b3261e;--open:#8a5a00}
-@media(prefers-color-scheme:dark){:root{--ok:#4ac26b;--bad:#ff8a80;--open:#e3b341}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%;display:block;overflow-x:auto}
-th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8886;vertical-align:top}
-.passed,.done,.clean{color:var(--ok)}.failed,.left{color:var(--bad)}
-.not-run,.not-proved,.skipped,.interrupted,.unknown,.kept{color:var(--open)}
-pre{overflow-x:auto;padding:1rem;border:1px solid #8886}
-"""
-
-
-def page(document: Mapping[str, Json]) -> str:
-    """Write an evidence as one self-contained page: no script, nothing is fetched."""
-    title = f"Drill: {_e(document.get('title'))}"
-    verdict = str(document.get("verdict", ""))
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        '<meta name=viewport content="width=device-width,initial-scale=1">',
-        f"<title>{title}</title><style>{_STYLE}</style><main><h1>{title}</h1>",
-        f"<p>Verdict: <strong class={verdict.replace(' ', '-')}>{_e(verdict)}</strong></p>",
-    ]
-    reasons = [*_list(document, "reasons"), *_list(document, "findings")]
-    if reasons:
-        parts.append("<ul>" + "".join(f"<li>{_e(r)}</li>" for r in reasons) + "</ul>")
-    rows = [(name.replace("_", " "), document.get(name)) for name in _FACTS]
-    parts.append(_table(("what", ""), [(_e(a), _e(b)) for a, b in rows]))
-    for name in ("gate", "checks"):
-        parts.append(f"<h2>{name.capitalize()}</h2>")
-        parts.append(
-            _table(
-                ("check", "subject", "state", "broken copy", "detail"),
-                [
-                    (
-                        _e(c.get("name")),
-                        _e(c.get("subject")),
-                        _state(c.get("state")),
-                        _e(c.get("negative_control")),
-                        _e(c.get("detail")),
-                    )
-                    for c in _rows(document, name)
-                ],
-            )
-        )
-    parts.append("<h2>Steps</h2>")
-    parts.append(
-        _table(
-            ("step", "kind", "state", "seconds", "critical", "detail"),
-            [
-                (
-                    _e(s.get("name")),
-                    _e(s.get("kind")),
-                    _state(s.get("state")),
-                    _e(s.get("seconds")),
-                    "yes" if s.get("critical") is True else "",
-                    _e(s.get("detail")),
-                )
-                for s in _rows(document, "steps")
-            ],
-        )
-    )
-    clean_up = document.get("cleanup")
-    if isinstance(clean_up, dict):
-        parts.append(f"<h2>Clean-up</h2><p>{_state(clean_up.get('state'))}</p><ul>")
-        for name in ("removed", "left", "proof"):
-            parts += [f"<li>{name}: {_e(text)}</li>" for text in _list(clean_up, name)]
-        parts.append("</ul>")
-    script = document.get("script")
-    if isinstance(script, dict):
-        parts.append(f"<h2>Script</h2><pre>{_e(script.get('text'))}</pre>")
-    return "\n".join([*parts, "</main></html>", ""])
-
-
-def _e(value: Json) -> str:
-    return html.escape("" if value is None else str(value))
-
-
-def _state(value: Json) -> str:
-    return f"<span class={_e(value).replace(' ', '-') or 'unknown'}>{_e(value)}</span>"
-
-
-def _list(document: Mapping[str, Json], name: str) -> list[Json]:
-    value = document.get(name)
-    return value if isinstance(value, list) else []
-
-
-def _rows(document: Mapping[str, Json], name: str) -> list[JsonObject]:
-    return [row for row in _list(document, name) if isinstance(row, dict)]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    titles = "".join(f"<th scope=col>{title}</th>" for title in head)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"

@@ -440,7 +440,7 @@ class _Run:
             last = max((part.ends for part in path), default=0.0)
             ends = round(max(self.validated - begun, 0.0), 3)
             part = PathPart(
-                name=f"{len(self.checks)} checks",
+                name="check" if len(self.checks) == 1 else f"{len(self.checks)} checks",
                 phase=Phase.VALIDATED,
                 begins=min(last, ends),
                 ends=ends,

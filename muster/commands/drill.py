@@ -181,33 +181,73 @@ def run(
     return exit_code(ran)
 
 
+def _inner(step: Mapping[str, Json]) -> list[JsonObject]:
+    value = step.get("steps")
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _lost(step: Mapping[str, Json]) -> list[Json]:
+    found = step.get("found")
+    value = found.get("cannot_come_back") if isinstance(found, dict) else None
+    return value if isinstance(value, list) else []
+
+
 def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
     def rows(name: str) -> list[JsonObject]:
         value = document.get(name)
         return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
-    lines = [f"{document.get('title')}: {document.get('verdict')}"]
+    def took(value: Json, promised: Json = None) -> str:
+        words = f"{value:.1f} s" if isinstance(value, int | float) else "not measured"
+        return words + (
+            f" (promised {promised:.0f} s)" if isinstance(promised, int | float) else ""
+        )
+
+    lines = [f"{document.get('title')}: {document.get('verdict')} ({document.get('mode')})"]
     for name in ("reasons", "findings"):
         value = document.get(name)
         lines += [f"  {reason}" for reason in value] if isinstance(value, list) else []
+    promised = document.get("objective")
+    limits = promised if isinstance(promised, dict) else {}
     rto, rpo = document.get("rto_seconds"), document.get("rpo_seconds")
-    lines.append(
-        f"RTO {rto if rto is not None else 'not measured'} s, "
-        f"RPO {rpo if rpo is not None else 'not measured'} s"
-    )
+    lines.append(f"RTO {took(rto, limits.get('rto_seconds'))}")
+    lines.append(f"RPO {took(rpo, limits.get('rpo_seconds'))}")
+    estimate = document.get("estimate")
+    if isinstance(estimate, dict):
+        lines.append(
+            f"rehearsed: {took(estimate.get('p50'))} in the middle, nine in ten below "
+            f"{took(estimate.get('p90'))}, {estimate.get('runs')} runs"
+        )
+    rehearsal = document.get("rehearsal")
+    if isinstance(rehearsal, dict):
+        verdicts, times = rehearsal.get("verdicts"), rehearsal.get("rto")
+        counts = verdicts.items() if isinstance(verdicts, dict) else ()
+        lines.append("rehearsals: " + ", ".join(f"{n} {word}" for word, n in counts if n))
+        if isinstance(times, dict):
+            each = (f"{name} {took(times.get(name))}" for name in ("min", "p50", "p90", "max"))
+            lines.append("  RTO " + ", ".join(each))
+    phases = document.get("phases")
+    if isinstance(phases, dict) and phases:
+        told = ", ".join(f"{name} after {took(at)}" for name, at in phases.items())
+        lines.append(f"after the loss: {told}")
     for step in rows("steps"):
-        lines.append(f"  step  {step['state']:<8} {step['seconds']:>8} s  {step['name']}")
-        if step["detail"]:
-            lines.append(f"        {step['detail']}")
+        for inner, before in ((step, ""), *((i, "  ") for i in _inner(step))):
+            seconds = inner["seconds"]
+            lines.append(f"  step  {inner['state']:<8} {seconds:>9} s  {before}{inner['name']}")
+            if inner["detail"]:
+                lines.append(f"        {before}{inner['detail']}")
+            lines += [f"        cannot come back: {text}" for text in _lost(inner)[:8]]
     for name in ("gate", "checks"):
-        lines += [
-            f"  check {c['state']:<8} broken copy: {c['negative_control']:<8} {c['name']}"
-            for c in rows(name)
-        ]
+        for c in rows(name):
+            word = "gate " if name == "gate" else "check"
+            broken = f"broken copy: {c['negative_control']:<8}"
+            lines.append(f"  {word} {c['state']:<8} {broken} {c['name']}")
+            if c["state"] != "passed" and c["detail"]:
+                lines.append(f"        {c['detail']}")
     clean = document.get("cleanup")
     if isinstance(clean, dict):
         lines.append(f"clean-up: {clean.get('state')}")
-        for name in ("left", "proof"):
+        for name in ("left", "kept", "proof"):
             value = clean.get(name)
             lines += [f"  {name}: {text}" for text in value] if isinstance(value, list) else []
     lines.append(f"evidence: {document.get('id')}  {document.get('hash')}")
@@ -249,7 +289,7 @@ def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
 @click.option(
     "--time-scale",
     type=click.FloatRange(1, 1000),
-    default=30.0,
+    default=60.0,
     show_default=True,
     help="Seconds of the twin in a real one.",
 )

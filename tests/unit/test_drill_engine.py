@@ -19,7 +19,8 @@ from jsonschema import Draft202012Validator
 from drills import own
 from drills.checks import make as library
 from drills.doing import merged
-from drills.evidence import EvidenceBook, GitSigner, opened, page, problems_of, sealed
+from drills.evidence import EvidenceBook, GitSigner, opened, problems_of, sealed
+from drills.evidence_page import page
 from drills.journal import RunJournal, read, unfinished
 from drills.judge import compared, judge, quantile
 from drills.leavings import inverse, same_at
