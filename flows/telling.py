@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect.artifacts import (
     Artifact,
     create_link_artifact,
@@ -24,8 +24,10 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
+from prefect.events.schemas.events import Event as PrefectEvent
+from prefect.events.schemas.events import RelatedResource, Resource
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
@@ -140,19 +142,28 @@ def send(event: Event, estate: str, words: str) -> None:
 
 
 def _emit(event: Event, estate: str, words: str) -> None:
+    """Send an event and wait until the server has it: Prefect's own way forgets what it cannot."""
     name = estate or "unknown"
-    labels = {
-        "prefect.resource.id": f"muster.estate.{name}",
-        "prefect.resource.name": name,
-        "muster.severity": event.severity,
-        "muster.class": event.class_ or "none",
-    }
     run = this_run.id
     related = [
-        {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}
+        {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"},
+        {"prefect.resource.id": "prefect.tag.muster", "prefect.resource.role": "tag"},
     ]
-    payload = {"words": words, **event.payload}
-    emit_event(event.name, labels, related=related if run else None, payload=payload)
+    happened = PrefectEvent(
+        event=event.name,
+        resource=Resource(
+            {
+                "prefect.resource.id": f"muster.estate.{name}",
+                "prefect.resource.name": name,
+                "muster.severity": event.severity,
+                "muster.class": event.class_ or "none",
+            }
+        ),
+        related=[RelatedResource(one) for one in related] if run else [],
+        payload={"words": words, **event.payload},
+    )
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[happened.model_dump(mode="json")])
 
 
 class _Patience:
@@ -168,8 +179,11 @@ class _Patience:
             try:
                 send()
             except HTTPError as error:
-                if self.left <= 0:
-                    get_run_logger().warning("no %s: the server is away (%s)", what, _name(error))
+                refused = isinstance(error, HTTPStatusError) and error.response.status_code < 500
+                if refused or self.left <= 0:
+                    get_run_logger().warning(
+                        "the server has no %s of this (%s)", what, _name(error)
+                    )
                     return
                 time.sleep(min(pause, self.left))
                 self.left -= pause
