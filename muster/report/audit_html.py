@@ -65,6 +65,7 @@ class Row:
     name: str
     kind: str
     who: str
+    what: str  # kind of principal, and its program: an application's id says nothing to people
     when: str
 
 
@@ -210,6 +211,7 @@ def _row(finding: Finding, anchor: str) -> Row:
         words.cut(words.name(finding), 200),
         _see(finding.kind_title or finding.kind),
         words.cut(words.who(finding.attribution), 120),
+        words.cut(words.principal(finding.attribution), 120),
         words.moment(finding.attribution.when) or "time unknown",
     )
 

@@ -154,6 +154,14 @@ def who(found: Attribution) -> str:
     return visible(found.principal_id or found.app_id) or "a caller without a name"
 
 
+def principal(found: Attribution) -> str:
+    """Say what kind of principal it was, and with what it worked; empty when nobody is named."""
+    if not found.known or found.principal_kind is PrincipalKind.PLATFORM:
+        return ""
+    kind = PRINCIPALS[found.principal_kind]
+    return visible(f"{kind}, {found.client}" if found.client else kind)
+
+
 def seen(finding: Finding) -> str:
     """Say when it happened: the time of the event, or between which two reads."""
     if finding.attribution.when is not None:
