@@ -263,7 +263,7 @@ class Story:
             click.echo(f"  - {words}")
 
 
-CHAPTERS = 12
+CHAPTERS = 14
 
 
 def _held(argv: Sequence[str]) -> tuple[int, str]:
@@ -386,11 +386,14 @@ def tell(*, keep: bool, folder: Path | None, blob: bool) -> int:
     place = Path(tempfile.mkdtemp(prefix="muster-demo-")) if folder is None else folder
     place.mkdir(parents=True, exist_ok=True)
     story = Story(place, place / "muster.toml")
+    stays = keep or not own
+    site = place / "report" if stays else Path(tempfile.mkdtemp(prefix="muster-demo-site-"))
     try:
         with sandbox(place, blob=blob) as azure:
             _keep_and_audit(story, azure)
             _make_ready(story, azure)
             _fail_over(story, azure)
+            _rehearse(story, azure, site)
             story.summary()
     except BaseException:
         keep = True
@@ -398,7 +401,8 @@ def tell(*, keep: bool, folder: Path | None, blob: bool) -> int:
     finally:
         if own and not keep:
             _remove(place)
-    if keep or not own:
+    click.echo(f"The site: {(site / 'index.html').as_uri()}")
+    if stays:
         click.echo(f"everything is kept in {place}")
     return 0
 
@@ -525,6 +529,23 @@ def _fail_over(story: Story, azure: Azure) -> None:
     story.note(
         f"region lost: the standby is as the last snapshot, {sent} requests, none to the primary"
     )
+
+
+def _rehearse(story: Story, azure: Azure, site: Path) -> None:
+    story.chapter("Rehearse it: the region is lost again, as a drill, with evidence")
+    azure.control("DELETE", "faults")
+    story.say(f"{PRIMARY} is back. A drill takes it away again, asks everything, and cleans up:")
+    ready = str(story.folder / "ready.json")
+    drill = ("drill", "run", "region-failover", "--sandbox", ready, "--approver", "you", "--yes")
+    story.run(*drill, most=(4, 5))
+    story.chapter("Would it work today? And what others are shown")
+    pair = ("--pair", f"{PRIMARY}:{STANDBY}")
+    story.run("ready", *pair)
+    verdict = story.json("ready", *pair)["verdict"]
+    story.note(f"a drill passed, each of its checks failing on a broken copy; ready: {verdict}")
+    story.run("report", "--output", str(site), most=(10, 0))
+    if not (site / "index.html").is_file():
+        raise DemoError("the site was not written", where=str(site))
 
 
 def _remove(place: Path) -> None:

@@ -239,7 +239,7 @@ def ready(
         names = sorted({s.lower() for s in subscriptions})
         live.fetch([ask for s in names for ask in _rescue_asks(s, now)])
         checks += [c for s in names for c in _rescue(s, snapshot, live, now)]
-    judged = tuple(_judge(p, promised, checks) for p in Promise)
+    judged = tuple(_judge(p, promised, checks, now) for p in Promise)
     return Readiness(
         now,
         history.newest.snapshot if history.newest else "",
@@ -249,10 +249,15 @@ def ready(
     )
 
 
-def _judge(promise: Promise, promised: Objectives, checks: Sequence[Check]) -> Judged:
+def _judge(
+    promise: Promise, promised: Objectives, checks: Sequence[Check], now: datetime
+) -> Judged:
     ours = [check for check in checks if check.promise is promise]
     state = worst(check.state for check in ours)
-    dates = [c.date for c in ours if c.state is State.AT_RISK and c.date is not None]
+    # A date that is past says when something was done, not when it ends.
+    dates = [
+        c.date for c in ours if c.state is State.AT_RISK and c.date is not None and c.date > now
+    ]
     stop = [c for c in ours if c.state is state and state is not State.MET]
     span = promised.rto if promise is Promise.RTO else promised.rpo
     names = sorted({c.name for c in stop})

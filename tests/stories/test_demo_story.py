@@ -38,8 +38,11 @@ def test_the_demo_ends_with_a_restored_standby_and_no_request_to_the_primary(
         "no change left: the target is as the snapshot says",
         "not one to swedencentral",
         "as before: 'queue: water'",
+        "with the primary gone: passed (real)",
+        "ready: at risk",
     ):
         assert words in done.stdout
+    assert (tmp_path / "demo/report/index.html").is_file()
     summary = done.stdout.partition("The whole story in ")[2]
     assert 0 < len(summary.splitlines()) <= 40  # one screen
     assert "demo-crm-key" not in done.stdout + done.stderr
