@@ -14,7 +14,7 @@ from drills.evidence import sealed
 from drills.judge import distribution, judge, judge_run
 from muster.report import site_signoffs as signoffs
 from muster.report.site_gather import gather
-from muster.report.site_model import Site
+from muster.report.site_model import Applied, Site
 from muster.report.site_reading import Promises
 from snapshots import replication
 from snapshots.audit import archive
@@ -164,6 +164,7 @@ class Recorded:
     vault: Vault
     clock: Stopped
     last: str = ""  # hash of the newest evidence
+    applied: tuple[Applied, ...] = ()
 
     def snapshot(self, resources: Sequence[Resource], gaps: Sequence[Gap] = ()) -> str:
         state = Snapshot(
@@ -295,7 +296,7 @@ class Recorded:
             ledger_path="ledger.git",
             vault_location=self.vault.location,
             scripts={"bring-back": "Bring it back", "never-tried": "Nobody dared"},
-            records=["20261122T100000Z-aaaaaa"],
+            records=self.applied,
         )
 
 

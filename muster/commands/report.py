@@ -93,7 +93,7 @@ def _make(
     else:
         invocation.show(*(safe(words) for words in summary(found.site)))
         files = f"{plural(len(found.files), 'file')}, {size(sum(found.files.values()))}"
-        invocation.show(safe(f"\n{found.index}  ({files})"))
+        invocation.show("", safe(f"{found.index}  ({files})"))
         if found.kept:
             invocation.show(
                 safe(f"in the vault: {found.kept}/index.html, and one archive beside it")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from muster.report import audit_words as words
 from muster.report.site_model import (
+    Applied,
     Drift,
     Drills,
     EvidenceRow,
@@ -15,13 +16,19 @@ from muster.report.site_model import (
     Level,
     Part,
     RunRow,
+    before,
     see,
     when,
     worst,
 )
-from muster.report.site_reading import Reading, json_files, text_of, time_in, time_of
+from muster.report.site_reading import Reading, json_files, text_of, time_of
+from snapshots.clock import Clock
+from snapshots.errors import MusterError
 from snapshots.ledger import EVIDENCE
+from snapshots.records import Records
+from snapshots.steps import StepState
 
+RECORDS = 50  # that are read
 INDEX = 2_000  # rows of the index of evidence
 
 
@@ -30,7 +37,7 @@ def evidence_of(
     runs: Sequence[RunRow],
     drills: Drills,
     drift: Drift,
-    records: Sequence[str],
+    records: Sequence[Applied],
 ) -> EvidenceView:
     """List all that proves something, newest first; `records` are ids of what was applied."""
     rows: list[EvidenceRow] = [
@@ -91,21 +98,38 @@ def evidence_of(
         )
         for decision in drift.decisions
     ]
-    rows += [
-        EvidenceRow(
-            time_in(id_), "record", see(id_, 120), Level.NOTE, "what was applied", "", "", ""
+    for record in records:
+        state = f"to {record.target}: {record.done:,} of {words.plural(record.steps, 'step')} done"
+        if not record.finished:
+            state += ", not finished"
+            reading.problem(
+                Level.RISK,
+                f"What was begun {before(record.at, reading.now)} was not finished: {state}",
+                "evidence.html",
+                f"`muster resume {record.id}`, or `muster undo {record.id}`",
+                5,
+            )
+        rows.append(
+            EvidenceRow(
+                record.at,
+                "record",
+                see(record.id, 120),
+                Level.NOTE if record.finished else Level.RISK,
+                see(state, 200),
+                "",
+                "",
+                "",
+            )
         )
-        for id_ in records
-    ]
     rows.sort(key=lambda r: (r.at or datetime.min.replace(tzinfo=UTC), r.kind, r.id), reverse=True)
     if reading.troubles:
         level = worst([level, Level.UNKNOWN])
     signed = sum(run.signed for run in runs)
     headline = (
-        f"{words.plural(len(runs), 'drill evidence', 'drill evidences')} in one chain, "
-        f"{signed} signed; "
-        f"{words.plural(len(verified), 'verification')}"
-    )
+        f"{words.plural(len(runs), 'run')} of drills in one chain, {signed} signed; "
+        if runs
+        else "No drill was run; "
+    ) + words.plural(len(verified), "verification")
     if any(run.problems for run in runs):
         headline = "Some evidence does not hold"
     elif reading.troubles:
@@ -143,10 +167,26 @@ def _verified(reading: Reading, found: list[tuple[datetime, str]]) -> Level:
     return Level.GOOD
 
 
-def record_names(folder: Path, limit: int = 500) -> list[str]:
-    """Give the ids of records beside the ledger, newest first, without reading them."""
-    try:
-        found = sorted((path.stem for path in folder.glob("*.jsonl")), reverse=True)
-    except OSError:
-        return []
-    return found[:limit]
+def applied_in(folder: Path, clock: Clock) -> tuple[list[Applied], list[str]]:
+    """Give the newest records beside the ledger, newest first, and what could not be read."""
+    found: list[Applied] = []
+    troubles: list[str] = []
+    kept = Records(folder, clock=clock)
+    for id_ in reversed(kept.all()[-RECORDS:]):
+        try:
+            record = kept.read(id_)
+        except MusterError as error:
+            troubles.append(f"record {id_}: {error.what}")
+            continue
+        states = [record.state(step.id) for step in record.plan.steps]
+        found.append(
+            Applied(
+                record.id,
+                record.plan.target,
+                record.started_at,
+                record.finished_at is not None,
+                len(states),
+                sum(state in (StepState.DONE, StepState.ADOPTED) for state in states),
+            )
+        )
+    return found, troubles

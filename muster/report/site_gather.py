@@ -14,7 +14,7 @@ from muster.report.site_drills import drills_of
 from muster.report.site_estate import estate_of, states_of
 from muster.report.site_evidence import evidence_of
 from muster.report.site_lost import unrecoverable_of
-from muster.report.site_model import Level, Site, see, span
+from muster.report.site_model import Applied, Level, Site, see, span
 from muster.report.site_readiness import readiness_of, with_clocks
 from muster.report.site_reading import Promises, Reading
 from muster.report.site_replication import replication_of
@@ -34,13 +34,13 @@ def gather(
     ledger_path: str = "",
     vault_location: str = "",
     scripts: Mapping[str, str] | None = None,
-    records: Sequence[str] = (),
+    records: Sequence[Applied] = (),
     troubles: Sequence[str] = (),
 ) -> Site:
     """Read everything that is recorded. Raises nothing for what a store does: that is a trouble.
 
     `ledger` and `vault` are None where there is none or it cannot be opened; `troubles` says why.
-    `scripts` are the drills that could be run (name -> title), `records` ids of what was applied.
+    `scripts` are the drills that could be run (name -> title), `records` what was applied.
     """
     promised = promises or Promises()
     reading = Reading(ledger, vault, now, promised, [see(t) for t in troubles])

@@ -48,7 +48,7 @@ def unrecoverable_of(reading: Reading, state: Snapshot | None) -> Unrecoverable:
     counted = any(kind == "thread" for kind, _ in grouped)
     if thread is not None and not reading.promises.threads_read and not counted:
         rows.insert(0, _lost(reading, "thread", thread.comeback, None, signed or ()))
-    rows.sort(key=lambda row: -row.level.rank)
+    rows.sort(key=lambda row: (-row.level.rank, row.recovery != Recovery.LOST))
     used = {s.what for s in signed or () if any(_about(s, row, grouped) for row in rows)}
     idle = tuple(
         see(f"{s.what}, signed by {s.owner}: nothing of that is in the newest snapshot")
@@ -61,20 +61,20 @@ def unrecoverable_of(reading: Reading, state: Snapshot | None) -> Unrecoverable:
             row.level,
             f"{row.title} would not come back, and nobody signed for it ({row.state})",
             f"unrecoverable.html#{row.anchor}",
-            row.command,
-            1,
+            f"`{row.command}`",
+            6 if row.recovery == Recovery.LOST else 1,
         )
     count = sum(row.count or 0 for row in rows)
     source = next((s for s in reading.sources.values() if s.anchor.startswith("s-snapshot")), None)
     sources = [source] if source else []
     tip = reading.tip(BASELINE)
-    if tip:
+    if tip and signed:
         sources.append(
             reading.source(
                 "signoffs",
                 "sign-offs on the baseline",
                 tip,
-                max((s.at for s in signed or ()), default=None),
+                max(s.at for s in signed),
                 "git --git-dir=LEDGER ls-tree -r baseline signoffs/",
             )
         )
@@ -151,7 +151,7 @@ def _lost(
     if done:
         level, state = Level.NOTE, "signed"
     else:
-        level = Level.BAD if recovery is Recovery.LOST else Level.RISK
+        level = Level.RISK  # nothing is broken: a decision is missing
         state = "sign-off expired" if expired is not None else "not signed"
         if found is not None and len(unsigned) < total:
             state = f"{len(unsigned)} of {total} not signed"

@@ -569,6 +569,18 @@ class EvidenceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """A plan that was applied: a restore, a revert, a replication."""
+
+    id: str
+    target: str
+    at: datetime
+    finished: bool
+    steps: int
+    done: int  # steps that came to what was wanted
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceView:
     """Everything that proves something."""
 

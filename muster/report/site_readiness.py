@@ -95,8 +95,11 @@ def readiness_of(reading: Reading, history: Sequence[Entry]) -> Readiness:
         if everything:
             whole = (at, document)
         for pair, checks in grouped.items():
-            if pair or everything:
-                newest[pair] = (at, checks)
+            if not pair and not everything and "" in newest:
+                # A pair alone is not asked for what no pair covers: the older answer stands.
+                asked_now = {c.name for c in checks}
+                checks += [c for c in newest[""][1] if c.name not in asked_now]
+            newest[pair] = (at, checks)
     for p, s in reading.promises.pairs:
         newest.setdefault(f"{p}:{s}", (datetime.min.replace(tzinfo=UTC), []))
     views = tuple(
@@ -117,15 +120,16 @@ def readiness_of(reading: Reading, history: Sequence[Entry]) -> Readiness:
             "readiness.html",
             remedy,
         )
-    if whole is None:
-        level = worst([level, Level.UNKNOWN])
-        headline += "; the whole estate was never asked for"
     asked_of = text_of(latest, "snapshot")
     missing: tuple[str, ...] = ()
+    if whole is None:
+        missing = (
+            f"the accounts that no pair covers were never asked for: {remedy} without --pair",
+        )
     asked = next((e for e in history if e.snapshot == asked_of), None)
     if history and asked_of and (asked is None or asked.tree != history[0].tree):
         told = f"whether that still holds: it was asked of snapshot {asked_of}, and the estate "
-        missing = (f"{told}changed since; {remedy} again",)
+        missing = (*missing, f"{told}changed since; {remedy} again")
     _ready_problems(reading, views)
     return Readiness(Part(level, headline, tuple(sources[-6:]), missing), views, objectives)
 
@@ -189,7 +193,7 @@ def _ready_problems(reading: Reading, views: Sequence[PairView]) -> None:
             found: dict[str, list[CheckRow]] = {}
             for check in view.checks:
                 # Clocks and what other pages know first-hand are told by those.
-                if check.level is level and check.name != "rescue clock":
+                if check.level is level and check.name not in _FIRST_HAND:
                     found.setdefault(check.name, []).append(check)
             for name, checks in found.items():
                 where = "" if view.anchor == "pair-estate" else f" ({view.name})"
@@ -241,6 +245,8 @@ _ENDING = frozenset({"rescue clock", "retirement", "lifecycle", "15 days without
 
 
 _SOON = timedelta(days=3)
+# What other pages know themselves, and newer.
+_FIRST_HAND = frozenset({"rescue clock", "drill", "verify", "snapshot age", "pair", "replication"})
 
 
 def clock_of(

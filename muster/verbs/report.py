@@ -94,7 +94,7 @@ def site_of(
     troubles: Sequence[str] = (),
 ) -> Site:
     """Gather what is recorded; `troubles` are told beside those of reading it."""
-    from muster.report.site_evidence import record_names
+    from muster.report.site_evidence import applied_in
     from muster.report.site_gather import gather
     from muster.report.site_reading import Promises
 
@@ -104,6 +104,8 @@ def site_of(
     ledger = _ledger(wiring, troubles)
     vault = _vault(wiring, troubles) if use_vault else None
     path = settings.ledger.path
+    records, damaged = applied_in(path.with_name(f"{path.name}-records"), wiring.clock)
+    troubles += damaged
     return gather(
         ledger,
         vault,
@@ -121,7 +123,7 @@ def site_of(
         if vault is not None
         else settings.vault.url.partition("?")[0],
         scripts=_scripts(wiring, troubles),
-        records=record_names(path.with_name(f"{path.name}-records")),
+        records=records,
         troubles=troubles,
     )
 

@@ -31,7 +31,7 @@ from muster.report import site_signoffs as signoffs
 from muster.report.site import MARK, PROBLEMS, ROWS, archive, keep, pages, summary, write
 from muster.report.site_charts import Drawn, Series
 from muster.report.site_gather import gather
-from muster.report.site_model import Level, Site, see
+from muster.report.site_model import Applied, Level, Site, see
 from muster.report.site_reading import Promises
 from snapshots.errors import InputError
 from snapshots.ledger import BASELINE, EVIDENCE
@@ -244,6 +244,21 @@ def test_of_two_answers_the_newest_counts_for_each_pair(tmp_path: Path) -> None:
     assert [p.state for p in made.site().readiness.pairs] == ["met", "met"]
 
 
+def test_an_answer_of_a_pair_alone_tells_of_the_stores_and_not_of_accounts_without_a_pair(
+    tmp_path: Path,
+) -> None:
+    made = healthy(tmp_path)
+    made.ledger.put(EVIDENCE, {"readiness/latest.json": None}, "never asked")
+    made.ready(check(), check("vault", pair=None), name="pair-swedencentral-eastus2")
+    found = made.site().readiness
+    assert [v.name for v in found.pairs] == ["The whole estate", "swedencentral → eastus2"]
+    assert found.part.level is Level.GOOD
+    assert "accounts that no pair covers were never asked for" in found.part.missing[0]
+    made.ready(check("pair", "not met", pair=None), at=NOW - timedelta(minutes=9))
+    estate = made.site().readiness.pairs[0]  # older, and still all that is known of them
+    assert {c.name: c.state for c in estate.checks} == {"pair": "not met", "vault": "met"}
+
+
 def test_an_old_answer_is_a_risk_and_one_of_another_state_is_told(tmp_path: Path) -> None:
     made = healthy(tmp_path)
     old = made.site(now=NOW + timedelta(hours=25)).readiness.part
@@ -306,6 +321,17 @@ def test_an_audit_in_the_future_of_our_clock_is_told_by_the_time_it_was_kept(
 
 
 # -------------------------------------------------------------------------------------- drills
+
+
+def test_a_restore_that_was_not_finished_is_named_with_the_way_on(tmp_path: Path) -> None:
+    made = healthy(tmp_path)
+    record = Applied("20261122T100000Z-aaaaaa", "standby eastus2", NOW, True, 6, 6)
+    made.applied = (record,)
+    assert made.site().problems == ()
+    made.applied = (replace(record, finished=False, done=2),)
+    (problem,) = made.site().problems
+    assert "to standby eastus2: 2 of 6 steps done, not finished" in problem.text
+    assert "muster resume 20261122T100000Z-aaaaaa" in problem.remedy
 
 
 def test_evidence_that_was_changed_is_the_first_problem(tmp_path: Path) -> None:
@@ -426,7 +452,7 @@ def test_a_sign_off_covers_what_it_names_and_nothing_else(
     )
     made.approve()
     assert {k for k, v in lost(made).items() if v[0] == "signed"} == set()
-    assert {v[1] for v in lost(made).values()} == {Level.BAD, Level.RISK}
+    assert {v[1] for v in lost(made).values()} == {Level.RISK}
     made.sign(what)
     assert {k for k, v in lost(made).items() if v == ("signed", Level.NOTE)} == signed
     idle = made.site().unrecoverable.idle
@@ -439,7 +465,7 @@ def test_one_of_two_signed_stands_out_as_half(tmp_path: Path) -> None:
     made.snapshot([account(), *files])
     made.approve()
     made.sign("file/aoai-prod/a.pdf")
-    assert lost(made)["file"] == ("1 of 2 not signed", Level.BAD)
+    assert lost(made)["file"] == ("1 of 2 not signed", Level.RISK)
     page = parsed(pages(made.site()))["unrecoverable.html"]
     assert page.text.count("not signed") >= 2
 
