@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from snapshots.audit.report_model import Class, Severity
 
 ROOT = Path(__file__).resolve().parents[2]
 # Prefect is asked in one process of its own: importing it takes seconds, and warns.
@@ -88,16 +91,30 @@ def test_the_file_we_ship_gives_a_block_for_each_kind_of_channel(told: dict[str,
 
 def test_routes_become_triggers_by_event_severity_and_class(told: dict[str, Any]) -> None:
     by_name = {a["name"]: a for a in told["ours"]["automations"]}
-    drift = by_name["muster: drift nobody planned, and bad"]["trigger"]
+    drift = by_name["muster: bad drift that nobody is known to have planned"]["trigger"]
     assert drift["expect"] == ["muster.drift.found"]
     assert drift["match"] == {
         "muster.severity": ["high", "critical"],
-        "muster.class": ["unplanned", "planned-but-different"],
+        "muster.class": ["unplanned", "planned-but-different", "unknown"],
     }
     assert drift["posture"] == "Reactive"
     silence = by_name["muster: no snapshot for three hours"]["trigger"]
     assert (silence["posture"], silence["within"]) == ("Proactive", 3 * 3600.0)
     assert all(len(a["actions"]) >= 1 for a in by_name.values())
+
+
+def test_no_drift_goes_unheard(told: dict[str, Any]) -> None:
+    """Whatever its severity and class, some route of the file we ship takes it."""
+    routes = [
+        a["trigger"]["match"]
+        for a in told["ours"]["automations"]
+        if "muster.drift.found" in a["trigger"]["expect"]
+    ]
+    for severity, class_ in product(Severity, Class):
+        asked = {"muster.severity": severity.value, "muster.class": class_.value}
+        assert any(
+            all(asked[label] in values for label, values in match.items()) for match in routes
+        ), asked
 
 
 def test_every_event_that_is_routed_is_documented(told: dict[str, Any]) -> None:

@@ -1,0 +1,188 @@
+"""Every deployment of prefect.yaml is run by a real server and a real worker; people decide."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from flows.local_stack import down, restart_server
+from muster.demo import tamper
+from muster.prefect_api import Run
+from snapshots.model import JsonObject
+from tests.prefect_fixtures import CANARY, ROOT, PrefectSite, eventually
+
+pytestmark = [pytest.mark.timeout(900)]
+
+DEPLOYMENTS: list[dict[str, object]] = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))[
+    "deployments"
+]
+# What each verb says of the freshly loaded estate, and the artifacts it leaves.
+EXPECTED = {
+    "take-snapshot/snapshots": ({"Completed"}, "snapshot"),
+    "audit-changes/audits": ({"Findings"}, "audit"),  # somebody tampered
+    "replicate-models/replication": (
+        {"Completed", "Findings", "Failed"},
+        "replicate",
+    ),  # a gate may stop it
+    "check-readiness/readiness": ({"Findings"}, "ready"),
+    "verify-stores/verification": ({"Completed"}, "verify"),
+    "publish-report/site": ({"Completed"}, "report"),
+}
+
+
+def full_name(deployment: dict[str, object]) -> str:
+    flow = str(deployment["entrypoint"]).rpartition(".")[2].replace("_", "-")
+    return f"{flow}/{deployment['name']}"
+
+
+def valid(verb: str, document: JsonObject) -> None:
+    schema = json.loads((ROOT / "docs" / "schemas" / f"{verb}.schema.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(document)
+
+
+def first_run(site: PrefectSite, name: str) -> Run | None:
+    return next(iter(site.runs(name)), None)
+
+
+def notification(site: PrefectSite, event: str) -> dict[str, str] | None:
+    return next((m for m in site.notified if event in m["subject"]), None)
+
+
+def test_prefect_runs_what_is_scheduled_and_people_decide_what_is_not(
+    prefect_site: PrefectSite,
+    subtests: pytest.Subtests,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One story, since a server, a worker and an estate take their time to come up."""
+    site = prefect_site
+    ended = dict.fromkeys(("rejected", "expired", "restored"), "")
+
+    # Restores are asked for while the schedules come.
+    scheduled = site.hurry(4)
+    assert scheduled == sorted(full_name(d) for d in DEPLOYMENTS if "schedules" in d)
+    for name, minutes in (("rejected", 30), ("expired", 0.05), ("restored", 30)):
+        ended[name] = site.start(
+            "restore-snapshot/restores", snapshot=site.first, apply=True, decide_minutes=minutes
+        )
+
+    for name, (states, verb) in EXPECTED.items():
+        with subtests.test("a scheduled deployment runs and shows what it found", deployment=name):
+            found = eventually(f"a run of {name}", partial(first_run, site, name))
+            run = site.ended(found.id)
+            assert run.state in states, f"{run.message}\n{site.log(run.id)}"
+            valid(verb, site.document(run.id))
+            assert site.markdown(run.id).startswith("#")
+            assert site.events("muster.", run.id), "no event for automations"
+
+    with subtests.test("who should hear of it is notified, by severity and class, and nobody else"):
+        for name in ("muster.drift.found", "muster.approval.asked"):
+            message = eventually(
+                f"a notification of {name}",
+                partial(notification, site, name),
+            )
+            assert message["channel"] == "hook"
+            assert "severity high" in message["body"] or "severity critical" in message["body"]
+        assert {m["channel"] for m in site.notified} == {"hook"}
+
+    with subtests.test("a dry drill runs by its schedule, and asks nobody"):
+        dry = eventually("a dry drill", partial(first_run, site, "run-drill/drills"))
+        run = site.ended(dry.id)
+        assert run.state == "Completed", f"{run.message}\n{site.log(run.id)}"
+        assert site.document(run.id)["mode"] == "dry-run"
+        assert site.decisions(run.id) == []
+
+    with subtests.test("a rejected restore changes nothing, and the no is kept"):
+        site.paused(ended["rejected"])
+        reject = ["approve-run", ended["rejected"], "--reject", "--reason", "not today"]
+        assert site.with_server(*reject) == 0
+        run = site.ended(ended["rejected"])
+        assert "rejected (not today)" in run.message
+        assert site.document(run.id)["applied"] is False
+        assert [d["answer"] for d in site.decisions(run.id)] == ["rejected"]
+
+    with subtests.test("an approved restore is done, and says who allowed it"):
+        site.paused(ended["restored"])
+        yes = ["approve-run", ended["restored"], "--approve", "--who", "Ada", "--reason", "drift"]
+        assert site.with_server(*yes) == 0
+        run = site.ended(ended["restored"])
+        assert run.state == "Completed", f"{run.message}\n{site.log(run.id)}"
+        done = site.document(run.id)
+        assert done["applied"] is True
+        assert done["remaining_changes"] == []
+        [decision] = site.decisions(run.id)
+        assert (decision["who"], decision["became"]) == ("Ada", done["record"])
+        assert decision["subject"]["steps"] == len(done["steps"])
+
+    with subtests.test("nobody waits for ever"):
+        run = site.ended(ended["expired"])
+        assert run.type == "FAILED", run.message
+        assert [d["answer"] for d in site.decisions(run.id)] == ["expired"]
+        assert site.event("muster.approval.expired", run.id)["resource"]["muster.severity"]
+
+    with subtests.test("a real drill waits for a typed decision, and goes on with it"):
+        slow = site.script("slow-look", wait=12)
+        drill = site.start("run-drill/drills", drill=slow, mode="real", decide_minutes=30)
+        site.paused(drill)
+        approve = ["approve-run", drill, "--approve", "--who", "Ada"]
+        assert site.with_server(*approve) == 1, "without a reason nothing is decided"
+        assert site.with_server(*approve, "--reason", "rehearsed on Monday") == 0
+
+    with subtests.test("the server is restarted in the middle, and the drill ends clean"):
+        site.said(drill, "step 2 of 2")
+        restart_server(site.stack)
+        run = site.ended(drill)
+        assert (run.state, site.document(run.id)["verdict"]) == ("Completed", "passed")
+        evidence = site.evidence(site.document(run.id)["evidence"]["id"])
+        assert evidence["cleanup"]["state"] == "clean"
+        assert evidence["approvals"] == ["Ada approved (rehearsed on Monday): slow-look in sandbox"]
+        assert not site.groups()
+        assert site.event("muster.drill.passed", run.id)["payload"]["evidence"] == evidence["id"]
+        [decision] = site.decisions(run.id)
+        assert (decision["who"], decision["answer"]) == ("Ada", "approved")
+        assert decision["became"] == evidence["id"]
+
+    with subtests.test("a cancelled drill cleans up, and its evidence says so"):
+        slow = site.script("slow-look", wait=600)
+        run_id = site.start("run-drill/drills", drill=slow, mode="real", decide_minutes=30)
+        site.paused(run_id)
+        yes = ["approve-run", run_id, "--approve", "--reason", "to be cancelled"]
+        assert site.with_server(*yes) == 0
+        site.said(run_id, "step 2 of 2")
+        assert site.groups(), "the drill has made nothing that could be left"
+        site.cancel(run_id)
+        run = site.ended(run_id)
+        assert run.type == "CANCELLED"
+        decision = eventually(
+            "the decision's end",
+            lambda: next((d for d in site.decisions(run_id) if d["became"]), None),
+        )
+        evidence = site.evidence(decision["became"])
+        assert evidence["verdict"] == "interrupted"
+        assert evidence["cleanup"]["state"] == "clean"
+        assert not site.groups()
+
+    with subtests.test("every deployment was run, but for what others start"):
+        run_by = {full_name(d): site.runs(full_name(d)) for d in DEPLOYMENTS}
+        assert {name for name, runs in run_by.items() if not runs} <= {"take-shard/shards"}
+
+    with subtests.test("no log, state or artifact holds a secret"):
+        everything = site.everything()
+        assert CANARY not in everything
+        assert site.secret() not in everything
+
+    with subtests.test("without a server every verb runs, and --via prefect says what to do"):
+        down(site.stack, ["worker", "server"])
+        tamper(site.azure())
+        restore = ["restore", site.first, "--apply", "--yes", "--quiet"]
+        code = site.with_server(*restore)
+        assert code == 0, capsys.readouterr()
+        assert site.with_server("snapshot", "--quiet") == 0
+        capsys.readouterr()
+        assert site.with_server("snapshot", "--via", "prefect") == 1
+        said = capsys.readouterr().err
+        assert "does not answer" in said
+        assert "make up" in said

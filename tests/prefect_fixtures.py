@@ -1,0 +1,334 @@
+"""Fixtures for a real Prefect: a server, a process worker, every deployment, and a sandbox."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from drills.evidence import EvidenceBook
+from flows.local_stack import Stack, down, up
+from muster.cli import main
+from muster.demo import Azure, tamper
+from muster.prefect_api import Run, Server, document_of, markdown_of
+from muster.settings import write_private
+from snapshots.errors import UnreachableError
+from snapshots.ledger import EVIDENCE, Ledger
+
+ROOT = Path(__file__).parent.parent
+_T = TypeVar("_T")
+PATIENCE = 240.0  # seconds for anything; a machine that is shared may be slow
+# What a server and a worker do every minute or so, they do at once.
+QUICK = {
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "1",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+    "MUSTER_STORAGE_KEY": "canary-of-the-workers-environment",
+}
+CANARY = QUICK["MUSTER_STORAGE_KEY"]
+_GROUPS = "api-version=2021-04-01"
+SLOW_DRILL = """\
+title: An account that is looked at for a while
+about: An account is made in a group of the drill's own, and time passes.
+objective: {rto: 30m}
+target: isolated
+limit: 30m
+blast_radius: one resource group of the drill's own
+cost_ceiling: 1
+steps:
+  - deploy: providers/Microsoft.CognitiveServices/accounts/slow-${drill}
+    name: make an account
+    api_version: "2025-09-01"
+    body:
+      location: ${primary}
+      kind: AIServices
+      sku: {name: S0}
+      properties: {customSubDomainName: "slow-${drill}", publicNetworkAccess: Enabled}
+  - wait: WAITs
+    name: look at it
+checks:
+  - check: present
+    name: the account is there
+    with:
+      resource: ${group}/providers/Microsoft.CognitiveServices/accounts/slow-${drill}
+      api_version: "2025-09-01"
+"""
+
+
+def _patient() -> requests.Session:
+    """A session that asks again while SQLite is busy, as Prefect's own client does."""
+    session = requests.Session()
+    again = Retry(total=9, backoff_factor=0.3, status_forcelist=(502, 503), allowed_methods=None)
+    session.mount("http://", HTTPAdapter(max_retries=again))
+    return session
+
+
+_HTTP = _patient()
+
+
+def eventually(what: str, look: Callable[[], _T | None]) -> _T:
+    """Give what `look` finds once it finds something; a server that is away is asked again."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            found = look()
+        except (UnreachableError, requests.RequestException):
+            found = None
+        if found is not None and found is not False:
+            return found
+        time.sleep(0.2)
+    pytest.fail(f"in {PATIENCE:.0f} s there was not: {what}")
+
+
+@dataclass
+class PrefectSite:
+    """A running stack with a snapshot in its ledger, and ways to look at it."""
+
+    stack: Stack
+    server: Server
+    notified: list[dict[str, str]]
+    first: str = ""  # the commit of the snapshot that was taken before anything else
+
+    @property
+    def config(self) -> Path:
+        return self.stack.config
+
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.config.parent / "ledger.git", create=False)
+
+    def muster(self, *words: str) -> int:
+        """One command line of muster, in this process."""
+        return main(["--config", str(self.config), *words])
+
+    def hurry(self, seconds: float) -> list[str]:
+        """Have the first schedule of each deployment come so soon, and the others not at all.
+
+        Gives the names of the deployments that have one.
+        """
+        anchor = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        soon = {"interval": 7 * 24 * 3600, "anchor_date": anchor}
+        there = self.server.deployments()
+        scheduled = [d for d in there if d["schedules"]]
+        for deployment in scheduled:
+            for number, schedule in enumerate(deployment["schedules"]):  # type: ignore[arg-type]
+                change = {"schedule": soon} if number == 0 else {"active": False}
+                address = f"{self.server.url}/deployments/{deployment['id']}/schedules"
+                answer = _HTTP.patch(f"{address}/{schedule['id']}", json=change, timeout=30)  # type: ignore[index, call-overload]
+                answer.raise_for_status()
+        return sorted(self.server.names(scheduled))
+
+    def with_server(self, *words: str) -> int:
+        """One command line that knows where the server is (or was)."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_API_URL", self.server.url)
+            return self.muster(*words)
+
+    def cancel(self, run: str) -> None:
+        """Cancel a run, as the UI does."""
+        state = {"state": {"type": "CANCELLING"}, "force": False}
+        answer = _HTTP.post(f"{self.server.url}/flow_runs/{run}/set_state", json=state, timeout=30)
+        answer.raise_for_status()
+        assert answer.json()["status"] == "ACCEPT", answer.text
+
+    def everything(self) -> str:
+        """All that Prefect keeps of all runs: states, parameters, logs, artifacts, events."""
+        found = [path.read_text("utf-8", "replace") for path in self.stack.logs.glob("*.log")]
+        for what, body in (
+            ("flow_runs", {}),
+            ("task_runs", {}),
+            ("logs", {"limit": 200}),
+            ("artifacts", {}),
+        ):
+            for offset in range(0, 2000, 200):
+                wanted = {**body, "offset": offset}
+                answer = _HTTP.post(f"{self.server.url}/{what}/filter", json=wanted, timeout=30)
+                answer.raise_for_status()
+                found.append(answer.text)
+                if len(answer.json()) < 100:
+                    break
+        return "\n".join(found)
+
+    def secret(self) -> str:
+        """The secret with which muster signs in to the sandbox."""
+        text = (self.config.parent / "principal.toml").read_text("utf-8")
+        return text.partition('client_secret = "')[2].partition('"')[0]
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        found = self.server.deployment(deployment)
+        return self.server.start(str(found["id"]), parameters).id
+
+    def ended(self, run: str) -> Run:
+        """The run, once it has ended."""
+        return eventually(
+            f"an end of {run}", lambda: found if (found := self.server.run(run)).ended else None
+        )
+
+    def paused(self, run: str) -> Run:
+        """The run, once it waits for a decision."""
+
+        def look() -> Run | None:
+            found = self.server.run(run)
+            assert not found.ended, f"{found.state}: {found.message}\n{self.log(run)}"
+            return found if found.type == "PAUSED" and found.keyset else None
+
+        return eventually(f"a question of {run}", look)
+
+    def said(self, run: str, words: str) -> None:
+        """Wait until the run's log says something."""
+        eventually(f"{words!r} in the log of {run}", lambda: words in self.log(run) or None)
+
+    def log(self, run: str) -> str:
+        lines: list[str] = []
+        while more := self.server.logs(run, len(lines)):
+            lines += more
+        return "\n".join(lines)
+
+    def document(self, run: str) -> dict[str, Any]:
+        found = document_of(self.server.artifacts(run))
+        assert found is not None, self.log(run)
+        return dict(found)
+
+    def markdown(self, run: str) -> str:
+        return markdown_of(self.server.artifacts(run))
+
+    def runs(self, deployment: str) -> list[Run]:
+        """The runs of a deployment, oldest first."""
+        flow, _, name = deployment.partition("/")
+        wanted = {
+            "deployments": {"name": {"any_": [name]}},
+            "flows": {"name": {"any_": [flow]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        answer = _HTTP.post(f"{self.server.url}/flow_runs/filter", json=wanted, timeout=30)
+        answer.raise_for_status()
+        return [self.server.run(found["id"]) for found in answer.json()]
+
+    def events(self, prefix: str, run: str) -> list[dict[str, Any]]:
+        """The events of a run whose names begin so."""
+        wanted = {
+            "filter": {
+                "event": {"prefix": [prefix]},
+                "any_resource": {"id": [f"prefect.flow-run.{run}"]},
+                "occurred": {"since": "2020-01-01T00:00:00Z"},
+            },
+            "limit": 50,
+        }
+        answer = _HTTP.post(f"{self.server.url}/events/filter", json=wanted, timeout=30)
+        answer.raise_for_status()
+        return list(answer.json()["events"])
+
+    def event(self, name: str, run: str) -> dict[str, Any]:
+        """One event of a run, once it is there."""
+        return eventually(
+            f"an event {name} of {run}",
+            lambda: next((e for e in self.events(name, run) if e["event"] == name), None),
+        )
+
+    def evidence(self, id_: str) -> dict[str, Any]:
+        with self.ledger() as ledger:
+            return dict(EvidenceBook(ledger, None).find(id_).document)
+
+    def decisions(self, run: str) -> list[dict[str, Any]]:
+        """What the evidence branch holds about decisions on a run."""
+        with self.ledger() as ledger:
+            tip = ledger.tip(EVIDENCE)
+            found = [json.loads(d) for _, d in ledger.files(tip, "approvals/")] if tip else []
+        return [document for document in found if document["run"] == run]
+
+    def script(self, name: str, *, wait: int) -> str:
+        """Write a drill that takes that many seconds; give its name."""
+        folder = self.config.parent / "drills"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.yaml").write_text(SLOW_DRILL.replace("WAIT", str(wait)))
+        return name
+
+    def groups(self) -> set[str]:
+        """The resource groups of drills that are there now."""
+        azure: Any = self.azure()
+        names: set[str] = set()
+        for subscription in azure.ready["subscriptions"]:
+            path = f"/subscriptions/{subscription['id']}/resourcegroups?{_GROUPS}"
+            names |= {str(group["name"]) for group in azure.call("pipeline", "GET", path)["value"]}
+        return {name for name in names if name.startswith("muster-drill-")}
+
+    def azure(self) -> Azure:
+        """The sandbox, as somebody outside of muster sees it."""
+        ready = json.loads(self.stack.ready.read_text("utf-8"))
+        return Azure(ready, ssl.create_default_context(cafile=ready["ca"]))
+
+
+ROUTES = """\
+channels:
+  hook: {kind: webhook, url: "file:hook-url"}
+  quiet: {kind: webhook, url: "file:hook-url"}
+routes:
+  - name: bad drift
+    events: [muster.drift.found]
+    severity: [high, critical]
+    class: [unplanned, unknown]
+    to: [hook]
+  - {name: decisions, events: [muster.approval.asked], to: [hook]}
+  - {name: drift of a class nobody has, events: [muster.drift.found], class: [none], to: [quiet]}
+  - {name: mild questions, events: [muster.approval.asked], severity: [info], to: [quiet]}
+"""
+
+
+class _Receiver(HTTPServer):
+    """Where notifications arrive."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, str]] = []
+        super().__init__(("127.0.0.1", 0), _Answer)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, _Receiver)
+        size = int(self.headers["content-length"])
+        self.server.got.append(json.loads(self.rfile.read(size)))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def routes(folder: Path, receiver: _Receiver) -> Path:
+    """Write a file of channels and routes whose messages come here."""
+    write_private(folder / "hook-url", f"http://127.0.0.1:{receiver.server_address[1]}/{CANARY}\n")
+    (folder / "notifications.yaml").write_text(ROUTES)
+    return folder / "notifications.yaml"
+
+
+@pytest.fixture(scope="module")
+def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSite]:
+    """Prefect with a worker, the deployments, a sandbox and one snapshot, for one module."""
+    folder = tmp_path_factory.mktemp("prefect")
+    stack, receiver = Stack(folder / "up", QUICK), _Receiver()
+    Thread(target=receiver.serve_forever, daemon=True).start()
+    try:
+        up(stack, port=0, notify=routes(folder, receiver))
+        site = PrefectSite(stack, Server(f"{stack.url()}/api"), receiver.got)
+        assert site.muster("snapshot", "--quiet") == 0
+        assert site.muster("approve", "--all", "--reason", "the beginning", "--quiet") == 0
+        with site.ledger() as ledger:
+            site.first = ledger.resolve("latest")
+        tamper(site.azure())
+        yield site
+    finally:
+        down(stack)
+        receiver.shutdown()
+        receiver.server_close()
