@@ -6,6 +6,7 @@ differs still is told; nothing that differs is a restore.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
@@ -17,14 +18,14 @@ from snapshots.clock import Clock
 from snapshots.cloud import Cloud
 from snapshots.cloud.place import Cursor, Place, Plane
 from snapshots.compare import compare
-from snapshots.errors import InputError, MissingError
+from snapshots.errors import CloudError, InputError, MissingError, NotFoundError
 from snapshots.gates import GateResult, check_gates
 from snapshots.kinds import BY_NAME, KINDS
 from snapshots.kinds.base import SUBSCRIPTION, By, Kind
 from snapshots.kinds.fields import location
 from snapshots.kinds.links import Links
 from snapshots.kinds.openai import is_fine_tuned
-from snapshots.mapping import Translated, adopt, logical, take_at, translate, twins
+from snapshots.mapping import Translated, adopt, logical, place_of, take_at, translate, twins
 from snapshots.model import (
     Change,
     ChangeType,
@@ -133,12 +134,25 @@ class Restored:
 def prepare(request: Request, tools: Tools, *, first: int = 1) -> Prepared:
     """Look at the target and give the plan that brings the snapshot there. Changes nothing.
 
-    Raises InputError when nothing that was named is in the snapshot, or two accounts become one.
+    Raises InputError when nothing that was named is in the snapshot, or two accounts become one;
+    NotFoundError when the target subscription is not there.
     """
     source = _selected_regions(request.snapshot, request.regions)
     translated = translate(source, request.mapping)
     named = _named(request, translated)
     target = _look(request, tools, translated, named)
+    for gap in target.gaps:
+        if gap.code == "SubscriptionNotFound":
+            raise NotFoundError(
+                f"the target subscription {gap.key.subscription} is not there, or this identity "
+                "may not see it",
+                where=f"restore to {request.target}",
+                remedy="compare the id with `az account list`, and ask for the operator role there",
+            )
+    mapping = _with_free_names(request, tools.cloud, translated, target, named)
+    if mapping != request.mapping:
+        request = replace(request, mapping=mapping)
+        translated = translate(source, mapping)
     compared, there, context, _ = _compared(request, tools, translated, target, named)
     wanted, conflicts = _settled(request, compared, there)
     before = replace(target, resources=there)
@@ -179,6 +193,69 @@ def remaining(prepared: Prepared, tools: Tools) -> tuple[Change, ...]:
         for change in compare(before, after, list_identity)
         if change.type is not ChangeType.REMOVED or request.prune
     )
+
+
+def _with_free_names(
+    request: Request,
+    cloud: Cloud,
+    translated: Translated,
+    target: Snapshot,
+    named: frozenset[Key] | None,
+) -> nouns.Mapping:
+    """Give accounts that go beside their living originals subdomains of their own.
+
+    A subdomain is unique in the world. One that is free is kept, as clients know it; one that the
+    Mapping names, or derives for another region, is left to the gate. An account that stands has
+    what it has, and whatever names its endpoint follows.
+    """
+    found: dict[str, nouns.AccountPlace] = {}
+    for key, to in translated.keys.items():
+        before = request.snapshot.resources.get(key)
+        after = translated.snapshot.resources.get(to)
+        if key.kind != "account" or key == to or before is None or after is None:
+            continue
+        domain = take_at(after.body, "/properties/customSubDomainName")
+        standing = target.resources.get(to)
+        if standing is not None:
+            held = take_at(standing.body, "/properties/customSubDomainName")
+            if isinstance(held, str) and held and domain and held != domain:
+                place = place_of(request.mapping, before)[0]
+                found[key.name] = replace(place, subdomain=held)
+            continue
+        if named is not None and not _goes_along(to, named):
+            continue
+        same = domain == take_at(before.body, "/properties/customSubDomainName")
+        if not isinstance(domain, str) or not domain or not same or key.name != to.name:
+            continue
+        if not _is_taken(cloud, to.subscription, domain):
+            continue
+        mark = hashlib.sha256("/".join(to.path).encode()).hexdigest()[:6]
+        place = place_of(request.mapping, before)[0]
+        found[key.name] = replace(place, subdomain=f"{domain[:50]}-{mark}")
+    if not found:
+        return request.mapping
+    return replace(request.mapping, accounts={**request.mapping.accounts, **found})
+
+
+def _goes_along(account: Key, named: frozenset[Key]) -> bool:
+    return any(key.path[:3] == account.path for key in named)
+
+
+def _is_taken(cloud: Cloud, subscription: str, domain: str) -> bool:
+    """Whether somebody has a subdomain. What cannot be asked is left to the gate."""
+    try:
+        answer = cloud.post(
+            Place(Plane.ARM, "", subscription, ""),
+            f"/subscriptions/{subscription}/providers/Microsoft.CognitiveServices"
+            "/checkDomainAvailability",
+            {"subdomainName": domain, "type": "Microsoft.CognitiveServices/accounts"},
+            params={"api-version": BY_NAME["account"].api_version},
+            kind="check-domain",
+            reads=True,
+        )
+    except CloudError:
+        return False
+    return isinstance(answer.body, dict) and answer.body.get("isSubdomainAvailable") is False
 
 
 def _settled(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +129,48 @@ def answer(reference: str) -> str:
     """The secrets of these tests."""
     found = ANSWERS.get(reference)
     return found if found is not None else no_secret(reference)
+
+
+@dataclass
+class Front:
+    """The command line in this process, on a configuration of a test's own."""
+
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "muster.toml"
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """A command's exit code and everything that it says."""
+        from muster.cli import main
+
+        code = main([*words, "--config", str(self.config)])
+        out, err = self.capsys.readouterr()
+        self.said.append(out + err)
+        assert "Traceback" not in out + err
+        return code, out + err
+
+    def ask(self, *words: str, expect: int = 0) -> Any:
+        """A command's JSON."""
+        from muster.cli import main
+
+        code = main([*words, "--config", str(self.config), "--format", "json"])
+        out, err = self.capsys.readouterr()
+        self.said.append(out + err)
+        assert code == expect, (code, out[-1500:], err[-1500:])
+        return json.loads(out) if out.strip() else None
+
+
+@pytest.fixture
+def front(sandbox: RunningSandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Front:
+    """A configuration for the worker's sandbox, without a snapshot."""
+    made = Front(tmp_path / "site", capsys)
+    made.folder.mkdir()
+    made.ask("init", "--sandbox", str(sandbox.ready_file), "--principal", "muster")
+    return made
 
 
 @pytest.fixture

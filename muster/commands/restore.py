@@ -17,7 +17,7 @@ from muster.wiring import Wiring
     "muster restore",
     "muster restore latest --only deployment/gpt4o --apply",
     "muster restore latest --to standby --declare-down swedencentral --apply --yes --approve 42",
-    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INCOMPLETE),
 )
 @click.command("restore", cls=Command)
 @target_options
@@ -53,6 +53,7 @@ def command(
     Shows the plan; --apply does it, after asking. Everything that would stop it half way is asked
     beforehand: a gate that does not open ends it with exit code 1, and nothing was changed.
     Afterwards the target is taken again: exit code 0 means that no change is left, 2 that some is.
+    Without --apply, 3 means that something could not be read, so that the plan is not whole.
     """
     if dry_run and apply_:
         raise click.UsageError("--dry-run and --apply exclude each other")
@@ -72,7 +73,7 @@ def command(
     "muster plan",
     "muster plan latest --to standby",
     "muster plan 2026-11-21 --only 'agent/*' --format json",
-    exits=(Exit.CLEAN, Exit.ERROR),
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.INCOMPLETE),
 )
 @click.command("plan", cls=Command)
 @target_options
@@ -147,8 +148,8 @@ def _run(
             if closed and apply_:
                 invocation.warn("a gate did not open: nothing was changed")
                 return Exit.ERROR
-            if apply_ and prepared.plan.unknown:
-                return Exit.FINDINGS
+            if prepared.plan.unknown:
+                return Exit.FINDINGS if apply_ else Exit.INCOMPLETE
             return Exit.CLEAN
         if not invocation.json:
             invocation.show(*plan_lines(prepared.plan))

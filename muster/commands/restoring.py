@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from muster.invocation import Invocation
+from muster.invocation import Exit, Invocation
 from snapshots.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,19 +103,23 @@ def approved(
 
 
 def _interactive() -> bool:
-    import sys
-
     return sys.stdin.isatty()
 
 
 @contextmanager
 def stopping(invocation: Invocation) -> Iterator[Event]:
-    """Let Ctrl-C and SIGTERM end a run after the steps in hand; a second one ends it at once."""
+    """Let Ctrl-C and SIGTERM end a run after the steps in hand; a second one ends it at once.
+
+    At once means as kill -9 does: the record is ahead of every call, so nothing is lost by it, and
+    nobody waits for an answer of Azure.
+    """
     stop = Event()
 
     def heard(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            invocation.warn("left at once: `muster resume last` finds out what became of it")
+            sys.stdout.flush()
+            os._exit(Exit.INTERRUPTED)
         stop.set()
         invocation.warn(
             f"{signal.Signals(number).name}: seeing the steps in hand through; again to leave "
