@@ -15,7 +15,7 @@ from muster.report.site_estate import estate_of, states_of
 from muster.report.site_evidence import evidence_of
 from muster.report.site_lost import unrecoverable_of
 from muster.report.site_model import Applied, Level, Site, see, span
-from muster.report.site_readiness import readiness_of, with_clocks
+from muster.report.site_readiness import readiness_of, ready_problems, with_clocks
 from muster.report.site_reading import Promises, Reading
 from muster.report.site_replication import replication_of
 from snapshots.audit.archive import load_latest
@@ -57,6 +57,7 @@ def gather(
     drills, copies, evidences = drills_of(reading, scripts or {})
     unrecoverable = unrecoverable_of(reading, state)
     evidence = evidence_of(reading, evidences, drills, drift, records)
+    ready_problems(reading, readiness.pairs)
     for trouble in reading.troubles:
         reading.problem(Level.UNKNOWN, f"could not be read: {trouble}", "evidence.html", weight=9)
     problems = sorted(reading.problems, key=lambda p: (-p.level.rank, -p.weight, p.text))

@@ -12,7 +12,6 @@ from enum import StrEnum
 
 from muster.report.audit_timeline import Chart
 from muster.report.audit_words import age, cut, visible
-from snapshots.model import JsonObject
 
 TEXT = 600  # characters of a name, a reason, a sentence
 
@@ -611,7 +610,6 @@ class Site:
     problems: tuple[Problem, ...]  # worst first
     troubles: tuple[str, ...] = ()  # stores and documents that could not be read
     copies: Mapping[str, bytes] = field(default_factory=dict)  # evidence/<id>.json
-    documents: Mapping[str, JsonObject] = field(default_factory=dict)
 
     @property
     def level(self) -> Level:

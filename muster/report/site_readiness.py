@@ -130,7 +130,6 @@ def readiness_of(reading: Reading, history: Sequence[Entry]) -> Readiness:
     if history and asked_of and (asked is None or asked.tree != history[0].tree):
         told = f"whether that still holds: it was asked of snapshot {asked_of}, and the estate "
         missing = (*missing, f"{told}changed since; {remedy} again")
-    _ready_problems(reading, views)
     return Readiness(Part(level, headline, tuple(sources[-6:]), missing), views, objectives)
 
 
@@ -187,13 +186,24 @@ def _pair_view(reading: Reading, pair: str, at: datetime, checks: Sequence[Check
     return PairView(name, anchor, level, state, at, ordered, note=note)
 
 
-def _ready_problems(reading: Reading, views: Sequence[PairView]) -> None:
+def _told(reading: Reading, check: CheckRow) -> bool:
+    """Whether a check is told elsewhere: as a clock, or at least as badly by a page of its own."""
+    page = _FIRST_HAND.get(check.name)
+    clock = check.name == "rescue clock" and check.date is not None
+    return clock or any(
+        page is not None and p.page.startswith(page) and p.level.rank >= check.level.rank
+        for p in reading.problems
+    )
+
+
+def ready_problems(reading: Reading, views: Sequence[PairView]) -> None:
+    """Note what is not met, when all other parts have noted theirs."""
     for view in views:
         for level in (Level.BAD, Level.UNKNOWN, Level.RISK):
             found: dict[str, list[CheckRow]] = {}
             for check in view.checks:
                 # Clocks and what other pages know first-hand are told by those.
-                if check.level is level and check.name not in _FIRST_HAND:
+                if check.level is level and not _told(reading, check):
                     found.setdefault(check.name, []).append(check)
             for name, checks in found.items():
                 where = "" if view.anchor == "pair-estate" else f" ({view.name})"
@@ -245,8 +255,13 @@ _ENDING = frozenset({"rescue clock", "retirement", "lifecycle", "15 days without
 
 
 _SOON = timedelta(days=3)
-# What other pages know themselves, and newer.
-_FIRST_HAND = frozenset({"rescue clock", "drill", "verify", "snapshot age", "pair", "replication"})
+# What other pages know themselves, and newer: the check, and where it is told.
+_FIRST_HAND = {
+    "drill": "drills.html",
+    "verify": "evidence.html",
+    "snapshot age": "estate.html",
+    "replication": "replication.html",
+}
 
 
 def clock_of(

@@ -213,6 +213,27 @@ def test_every_trap_of_the_told_estate_is_named(tmp_path: Path) -> None:
     assert summary(site)[0] == "contoso-ai: Not as promised: problems stand in the way."
 
 
+def test_the_worst_problem_is_as_bad_as_the_answer(tmp_path: Path) -> None:
+    """An answer that no problem explains would be one nobody can act on."""
+    empty = gather(None, None, name="new", now=NOW, version="0", promises=Promises(pairs=(PAIR,)))
+    made = told(tmp_path / "told")
+    sites = [empty, made.site(), made.site(now=NOW + timedelta(days=3))]
+    sites.append(spiteful(tmp_path / "spiteful").site())
+    calm = healthy(tmp_path / "healthy")
+    sites += [calm.site(now=NOW + timedelta(hours=h)) for h in (0, 1, 25)]
+    for name in ("drill", "verify", "snapshot age", "pair", "replication", "quota"):
+        calm.ready(check(name, "not met", pair=None))
+        sites.append(calm.site())
+    calm.ready(check("rescue clock", "not known", pair=None))
+    sites.append(calm.site())
+    for site in sites:
+        if site.level.rank > Level.NOTE.rank:
+            assert site.problems, site.level
+            assert site.problems[0].level is site.level, (site.problems[0], state(site))
+        else:
+            assert site.problems == ()
+
+
 def test_a_snapshot_older_than_promised_is_a_problem(tmp_path: Path) -> None:
     made = healthy(tmp_path)
     assert made.site(now=NOW + timedelta(minutes=49)).estate.part.level is Level.GOOD
