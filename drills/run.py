@@ -230,10 +230,11 @@ class _Run:
         if drill.forced and region:  # before the gate: it does not call the primary either
             equipment.cloud.regions.declare_down(region, f"forced drill {self.id}")
         self._prepare(running)
+        context = self._context(running)  # one look for all of them
         for declaration in drill.gate:
             running.look_up()
             equipment.tell(f"gate: {declaration.title}")
-            self.gate.append(_ask(declaration, running, self._context(running)))
+            self.gate.append(_ask(declaration, running, context))
             running.journal.write({"event": "gate", "what": self.gate[-1].document()})
         if any(
             c.state is not CheckState.PASSED or c.negative_control is Control.PASSED
