@@ -115,6 +115,7 @@ gpt4o-ptu = {{ name = "GlobalStandard", capacity = 50 }}
 def pair_site(sandbox: RunningSandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
     """A site of a test's own, on an estate as freshly loaded, at fifty times the speed."""
     sandbox.control("POST", "clock", {"scale": 50})
+    sandbox.control("PUT", "settings", {"retry_after": 0})
     return Site(sandbox, tmp_path / "site", capsys)
 
 

@@ -137,7 +137,12 @@ def test_a_killed_replication_goes_on_to_the_same_end_with_nothing_made_twice(
 
 
 @pytest.mark.parametrize(
-    "way", [pytest.param("source", marks=pytest.mark.stress), "checkpoint", "retrain"]
+    "way",
+    [
+        pytest.param("source", marks=pytest.mark.stress),
+        pytest.param("checkpoint", marks=pytest.mark.stress),
+        "retrain",
+    ],
 )
 def test_a_replication_is_taken_back_models_and_all(site: Site, way: str) -> None:
     site.sandbox.control("POST", "clock", {"scale": 5000 if way == "retrain" else 100})

@@ -94,24 +94,53 @@ def test_what_a_checkpoint_copy_lacks_is_named_beforehand(site: Site, lacks: str
     assert mutations(site.sandbox, after=before) == []
 
 
-def test_a_copy_of_the_wrong_model_is_caught_and_never_goes_into_service(site: Site) -> None:
+@pytest.mark.parametrize("way", ["checkpoint", pytest.param("retrain", marks=pytest.mark.stress)])
+def test_a_copy_of_the_wrong_model_is_caught_and_never_goes_into_service(
+    site: Site, way: str
+) -> None:
     with_identity(site)
-    site.configure('fine_tuned = ["checkpoint"]')
-    # Somebody else's weights under the checkpoints' names: what a mixed-up copy would be.
+    site.configure(f'fine_tuned = ["{way}"]')
     dump = site.sandbox.control("GET", "dump")
     lessons = weights(dump)
-    wrong = next(k for k, v in lessons.items() if v["lesson"] != main_lesson(lessons))
+    other = next(v["lesson"] for v in lessons.values() if v["lesson"] != main_lesson(lessons))
     for name, value in lessons.items():
-        if name.startswith("ftchkpt-"):
-            value["lesson"] = lessons[wrong]["lesson"]
+        # Somebody else's weights under the checkpoints' names: what a mixed-up copy would be. Or
+        # a source that was trained on something else than the file that is kept for it.
+        if name.startswith("ftchkpt-") if way == "checkpoint" else name.endswith("-claims-triage"):
+            value["lesson"] = other
     site.sandbox.control("POST", "load", dump)
-    found = site.replicate("--apply", "--yes", expect=2)
+    if way == "retrain":
+        site.sandbox.control("POST", "clock", {"scale": 5000})
+    retrain = ["--retrain"] if way == "retrain" else []
+    found = site.replicate(*retrain, "--apply", "--yes", expect=2)
     models = {m["target"].rsplit("/", 1)[-1]: m for m in found["pairs"][0]["models"]}
     states = {name: model["state"] for name, model in models.items()}
     assert "wrong" in states.values()
+    failed = [step for step in found["steps"] if step["state"] == "failed"]
+    assert failed
+    assert all("answers otherwise than its source" in step["error"] for step in failed)
     for name, state in states.items():
         assert (name in site.deployments()) == (state == "proved")
     assert not [name for name in site.deployments() if name.startswith("muster-proof")]
+
+
+def test_a_standing_replica_with_another_model_is_replaced_and_proved_again(site: Site) -> None:
+    site.configure()
+    assert site.replicate("--apply", "--yes")["complete"] is True
+    there = site.deployments()
+    path = f"{site.standby}/deployments/claims-triage"
+    body = {
+        "sku": there["claims-triage"]["sku"],
+        "properties": {"model": there["claims-tone"]["properties"]["model"]},
+    }
+    answer = site.sandbox.call("PUT", f"{path}{API}", body)
+    assert answer.ok, answer.text
+    site.sandbox.control("POST", "clock", {"advance": 300})
+    assert site.asked(site.standby, "claims-triage", QUESTION) != "queue: water"
+    again = site.replicate("--apply", "--yes")
+    assert {step["key"].rsplit("/", 1)[-1] for step in again["steps"]} == {"claims-triage"}
+    assert again["complete"] is True
+    assert site.asked(site.standby, "claims-triage", QUESTION) == "queue: water"
 
 
 def weights(dump: Any) -> dict[str, Any]:
