@@ -26,6 +26,7 @@ from drills.model import (
     CleanUp,
     CleanUpState,
     Control,
+    DeployStep,
     Drill,
     DrillResult,
     DrillScope,
@@ -281,7 +282,11 @@ class _Run:
     @property
     def _billed(self) -> bool:
         """Whether what the drill builds is billed beside what is there already."""
-        return self.drill.target in (TargetKind.ISOLATED, TargetKind.STANDBY)
+        builds = any(
+            isinstance(s, DeployStep) or (isinstance(s, VerbStep) and s.verb in _BUILDS)
+            for s in walk(self.drill.steps)
+        )
+        return builds and self.drill.target in (TargetKind.ISOLATED, TargetKind.STANDBY)
 
     def _step(self, running: Running) -> bool:
         """Do the steps in order; say whether all of them are done (or skipped by a dry run)."""
@@ -517,6 +522,7 @@ def _judged(result: DrillResult, equipment: Equipment, *, interrupted: bool) -> 
     return Ran(result, book.keep(document, equipment.signer))
 
 
+_BUILDS = (Verb.RESTORE, Verb.REPLICATE, Verb.RECOVER)
 _TARGETED = (Verb.RESTORE, Verb.PLAN, Verb.REPLICATE)
 
 
