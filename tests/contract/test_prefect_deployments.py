@@ -48,6 +48,10 @@ def first_run(site: PrefectSite, name: str) -> Run | None:
     return next(iter(site.runs(name)), None)
 
 
+def some_event(site: PrefectSite, run: str) -> str | None:
+    return next((str(event["event"]) for event in site.events("muster.", run)), None)
+
+
 def notification(site: PrefectSite, event: str) -> dict[str, str] | None:
     return next((m for m in site.notified if event in m["subject"]), None)
 
@@ -76,7 +80,7 @@ def test_prefect_runs_what_is_scheduled_and_people_decide_what_is_not(
             assert run.state in states, f"{run.message}\n{site.log(run.id)}"
             valid(verb, site.document(run.id))
             assert site.markdown(run.id).startswith("#")
-            assert site.events("muster.", run.id), "no event for automations"
+            eventually(f"an event of {name}", partial(some_event, site, run.id))
 
     with subtests.test("who should hear of it is notified, by severity and class, and nobody else"):
         for name in ("muster.drift.found", "muster.approval.asked"):
