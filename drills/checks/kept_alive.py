@@ -28,7 +28,7 @@ def judged_alive(who: Key, model: str, said: Said | None) -> Judged:
     }
     words = ""
     if said is None:
-        words = "is not there: Azure deletes what was not called for 15 days"
+        words = "is not there: never replicated, or deleted by Azure after 15 days without a call"
     elif not tuned:
         words = f"serves {model or 'nothing'}, which is no fine-tuned model"
     elif not answered:

@@ -191,7 +191,7 @@ def test_a_stand_by_that_azure_deleted_is_named(failover_site: PairSite) -> None
     code, found = failover_site.drill("run", "fine-tune-standby-probe", "--set", "most=60d")
     assert (code, found["verdict"]) == (2, "failed")
     told = " ".join(found["reasons"])
-    assert "claims-tone is not there: Azure deletes what was not called for 15 days" in told
+    assert "claims-tone is not there: never replicated, or deleted by Azure after 15 days" in told
     assert "claims-triage" in told
 
 
