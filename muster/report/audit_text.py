@@ -209,7 +209,7 @@ def _summary(report: AuditReport) -> list[RenderableType]:
         parts.append(
             text(
                 f"  log      may still lack changes after {moment(reading.log_through)}, and never "
-                "has those of the data plane"
+                "has those of the data plane: `--sweep` reads everything now"
             )
         )
     parts += [text(f"  hole     {hole}", "yellow") for hole in reading.holes]
