@@ -29,7 +29,7 @@ from snapshots.mapping import place_of, translate
 from snapshots.model import Json, JsonObject, Key, Resource, Snapshot
 from snapshots.plan import schedule, serial_of
 from snapshots.records import Records
-from snapshots.replication import CopyWay, Replica, ReplicaState, Replication, Run
+from snapshots.replication import IDLE_LIMIT, CopyWay, Replica, ReplicaState, Replication, Run
 from snapshots.restore import Prepared, Request, Restored, Tools, execute, gates, prepare
 from snapshots.steps import Action, ModelWork, Plan, Step, Work
 from snapshots.steps import Mapping as Places
@@ -47,6 +47,7 @@ LEFT: Final[Mapping[str, str]] = {
 }
 _RESULTS: Final = frozenset({"fine-tune-results", "batch_output", "assistants_output"})
 _HOURS_A_MONTH: Final = 730
+_CALLS_A_MONTH: Final = 4  # one a week
 
 
 class Warmth(StrEnum):
@@ -604,12 +605,36 @@ class Replicator:
 # ------------------------------------------------------------------------------------ pieces
 
 
-def hosting(made: Replicating) -> tuple[int, int]:
-    """Give what the policy costs a month: hosting hours of standing models, and calls."""
-    warm = made.policy.deployments is Warmth.WARM
-    models = sum(choice.way is not None for choice in made.choices) if warm else 0
-    calls = models * 4 if made.policy.keep_alive is KeepAlive.PING else 0
-    return models * _HOURS_A_MONTH, calls
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one way to keep models in the standby costs a month, and what it means."""
+
+    policy: str  # "ping", "redeploy", "off", or "cold"
+    hosting_hours: int  # billed by the hour while a fine-tuned model is deployed
+    calls: int  # of a few tokens each
+    means: str
+    chosen: bool
+
+
+# "Hosting is billed hourly", and an uncalled deployment goes after 15 days:
+# learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy, 2025-10-25.
+def costs(made: Replicating) -> tuple[Cost, ...]:
+    """Give what each policy costs a month for the models of a pair, the chosen one among them."""
+    models = len(made.choices)
+    cold = made.policy.deployments is Warmth.COLD
+    chosen = "cold" if cold else made.policy.keep_alive.value
+    always = models * _HOURS_A_MONTH
+    idle = int(IDLE_LIMIT.total_seconds() // 3600) * models
+
+    def cost(policy: str, hours: int, calls: int, means: str) -> Cost:
+        return Cost(policy, hours, calls, means, policy == chosen)
+
+    return (
+        cost("ping", always, models * _CALLS_A_MONTH, "stands always: serves at once"),
+        cost("redeploy", always, 0, "missing from its deletion until the next replication"),
+        cost("off", idle, 0, "goes after 15 days without a call: minutes at the failover"),
+        cost("cold", 0, 0, "a copied checkpoint, deployed at the failover: minutes"),
+    )
 
 
 def _note(choice: Choice) -> str:

@@ -143,8 +143,8 @@ def _one(
 
 def _show(invocation: Invocation, pair: PairSettings, made: Replicating, *, act: bool) -> None:
     from muster.report.plan import step_lines
-    from muster.report.terminal import plural, span, text
-    from snapshots.replicate import LEFT, hosting
+    from muster.report.terminal import plural, span, table, text
+    from snapshots.replicate import LEFT, costs
 
     plan = made.prepared.plan
     invocation.show(text(f"{pair.primary} -> {pair.standby}", "bold"))
@@ -170,15 +170,20 @@ def _show(invocation: Invocation, pair: PairSettings, made: Replicating, *, act:
         invocation.show(text(f"not brought over: {lost.key}: {lost.sentence}", "yellow"))
     for kind, count in sorted(made.left.items()):
         invocation.show(text(f"left out: {plural(count, kind)}: {LEFT[kind]}"))
-    hours, calls = hosting(made)
-    if hours:
-        invocation.show(
-            text(
-                f"the policy (deployments = {made.policy.deployments}, keep_alive = "
-                f"{made.policy.keep_alive}) costs {hours} hosting hours a month for fine-tuned "
-                f"models and {calls} calls; cold with a copied checkpoint costs none, and a "
-                "deployment at the failover"
+    if made.choices:
+        rows = [
+            (
+                "chosen" if cost.chosen else "",
+                cost.policy,
+                f"{cost.hosting_hours}",
+                f"{cost.calls}",
+                cost.means,
             )
+            for cost in costs(made)
+        ]
+        names = ["", "policy", "hosting hours a month", "calls a month", "what it means"]
+        invocation.show(
+            table(names, rows, title=f"{plural(len(made.choices), 'fine-tuned model')}")
         )
     if plan.steps and not act:
         invocation.say("nothing was changed: --apply does it")

@@ -264,10 +264,11 @@ def _remaining(result: PairResult) -> list[JsonObject]:
 
 
 def _document(result: PairResult) -> JsonObject:
-    from snapshots.replicate import LEFT, hosting
+    from snapshots.replicate import LEFT, costs
 
     made, known = result.made, result.done.known if result.done else result.made.known
-    hours, calls = hosting(made)
+    known_costs = costs(made)
+    chosen = next(cost for cost in known_costs if cost.chosen)
     return {
         "primary": made.primary,
         "standby": made.standby,
@@ -294,7 +295,20 @@ def _document(result: PairResult) -> JsonObject:
             }
             for choice in made.choices
         ],
-        "cost": {"hosting_hours_a_month": hours, "calls_a_month": calls},
+        "cost": {
+            "hosting_hours_a_month": chosen.hosting_hours,
+            "calls_a_month": chosen.calls,
+            "policies": [
+                {
+                    "policy": cost.policy,
+                    "chosen": cost.chosen,
+                    "hosting_hours_a_month": cost.hosting_hours,
+                    "calls_a_month": cost.calls,
+                    "means": cost.means,
+                }
+                for cost in known_costs
+            ],
+        },
         "left": [
             {"kind": kind, "count": count, "why": LEFT[kind]}
             for kind, count in sorted(made.left.items())

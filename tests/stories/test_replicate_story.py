@@ -186,7 +186,14 @@ def test_cold_copies_and_proves_and_leaves_nothing_standing(site: Site) -> None:
     assert {(m["state"], m["way"], m["deployed"]) for m in models} == {
         ("proved", "checkpoint", False)
     }
-    assert found["pairs"][0]["cost"] == {"hosting_hours_a_month": 0, "calls_a_month": 0}
+    cost = found["pairs"][0]["cost"]
+    assert (cost["hosting_hours_a_month"], cost["calls_a_month"]) == (0, 0)
+    by_policy = {row["policy"]: row for row in cost["policies"]}
+    assert [row["policy"] for row in cost["policies"] if row["chosen"]] == ["cold"]
+    models = len(FINE_TUNED)
+    assert by_policy["ping"]["hosting_hours_a_month"] == 730 * models
+    assert by_policy["off"]["hosting_hours_a_month"] == 360 * models
+    assert by_policy["ping"]["calls_a_month"] > by_policy["redeploy"]["calls_a_month"] == 0
     assert site.replicate("--apply", "--yes")["steps"] == []
 
 
