@@ -245,3 +245,25 @@ def test_what_azure_deleted_for_idleness_is_deployed_again(site: Site) -> None:
     found = site.replicate("--apply", "--yes")
     assert found["complete"] is True
     assert set(site.deployments()) >= FINE_TUNED
+
+
+def test_a_closed_gate_stops_before_anything_is_changed_and_the_rest_goes_when_asked(
+    site: Site,
+) -> None:
+    site.configure()
+    # gpt4o-mini stands there already; gpt4o needs quota that is taken away.
+    usage = "OpenAI.Standard.gpt-4o"
+    offer = {"subscription": site.dr, "region": "eastus2", "usage": usage, "limit": 1}
+    site.sandbox.control("PUT", "quota", offer)
+    before = site.sandbox.journal()[-1]["seq"]
+    stopped = site.replicate("--apply", "--yes", expect=1)
+    closed = [gate for gate in stopped["gates"] if not gate["passed"]]
+    assert [(gate["name"], usage in gate["subject"]) for gate in closed] == [("quota", True)]
+    assert all(gate["remedy"] for gate in closed)
+    assert (stopped["applied"], stopped["record"]) == (False, None)
+    assert mutations(site.sandbox, after=before) == []
+    rest = site.replicate("--apply", "--yes", "--keep-going", expect=2)
+    failed = {s["key"].rsplit("/", 1)[-1] for s in rest["steps"] if s["state"] == "failed"}
+    assert failed == {"gpt4o"}
+    assert {m["state"] for m in rest["pairs"][0]["models"]} == {"proved"}
+    assert rest["complete"] is False
