@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import shutil
 import signal
@@ -10,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
+from threading import Event
 
 from drills.evidence import EvidenceBook, GitSigner, document_of
 from drills.judge import RUN, compared, distribution, judge
@@ -50,6 +54,7 @@ from snapshots.vault import Vault
 
 PATIENCE = 90.0  # seconds until the sandbox must serve
 _STOP = 15.0  # seconds for its clean end
+_MANY = 6  # runs for which a second sandbox is worth its start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,7 @@ class Rehearsal:
     errors: tuple[str, ...] = ()
     snapshot: str = ""  # that was applied to the twin
     lacks: tuple[str, ...] = ()  # what the twin has not of it
+    interrupted: bool = False
     evidence: Evidence | None = None
 
     @property
@@ -218,8 +224,9 @@ def rehearse(drill: Drill, plan: Plan, real: Wiring, invocation: Invocation) -> 
             vault = real.vault()
             file.write_text(estate_of(snapshot, lambda sha: _payload(vault, sha)), "utf-8")
             estate = str(file)
-        with _sandbox(folder, plan, estate) as ready:
-            runs.go(folder, ready)
+        runs.go(folder, estate)
+    except KeyboardInterrupt:
+        runs.interrupted = True  # what was run so far is evidence, too
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = Rehearsal(
@@ -230,8 +237,9 @@ def rehearse(drill: Drill, plan: Plan, real: Wiring, invocation: Invocation) -> 
         tuple(runs.errors),
         snapshot.id,
         runs.lacks,
+        runs.interrupted,
     )
-    return replace(found, evidence=_kept(found, real, started, interrupted=runs.interrupted))
+    return replace(found, evidence=_kept(found, real, started))
 
 
 def _payload(vault: Vault, sha256: str) -> bytes | None:
@@ -239,6 +247,15 @@ def _payload(vault: Vault, sha256: str) -> bytes | None:
         return b"".join(vault.read(sha256))
     except MusterError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """One sandbox of a rehearsal, and what runs in it."""
+
+    wiring: Wiring
+    control: SandboxControl
+    stopping: Event
 
 
 class _Runs:
@@ -257,38 +274,73 @@ class _Runs:
         self.lacks: tuple[str, ...] = ()
         self.interrupted = False
 
-    def go(self, folder: Path, ready: Path) -> None:
-        """Prepare the twin once, then run from its dump with each seed."""
-        plan, drill, say = self.plan, self.drill, self.invocation.say
-        control = SandboxControl.of(ready)
-        settings = self._settings(folder, ready)
-        with Wiring(
-            settings, self.invocation.environment, clock=ScaledClock(plan.time_scale)
-        ) as wiring:
+    def go(self, folder: Path, estate: str) -> None:
+        """Prepare the twin once, then run from its dump with each seed: two at a time if many."""
+        plan, say = self.plan, self.invocation.say
+        with ExitStack() as opened:
+            first = self._lane(opened, folder / "first", estate)
             if not plan.estate:
                 say("making a twin of the snapshot")
-                self._apply(wiring, control)
-            keep_snapshot(wiring, content=True, reference=False)
-            self._registry(wiring)
-            dump = control.send("GET", "dump")
-            tools = equipment(
-                wiring, faults=control, primary=drill.scope.primary, made_up=True, tell=None
-            )
-            for number in range(plan.runs):
-                seed = plan.seed + number
-                say(f"rehearsal {number + 1} of {plan.runs} (seed {seed})")
-                control.send("POST", "load", dump)
-                for rule in faults_of(seed, plan.fault_rate):
-                    control.add(rule)
+                self._apply(first.wiring, first.control)
+            keep_snapshot(first.wiring, content=True, reference=False)
+            self._registry(first.wiring)
+            dump = first.control.send("GET", "dump")
+            lanes = [first]
+            if plan.runs >= _MANY and (os.cpu_count() or 1) > 1:
+                place = folder / "second"
+                for name in ("ledger.git", "vault"):
+                    shutil.copytree(folder / "first" / name, place / name)
+                lanes.append(self._lane(opened, place, estate))
+            seeds = deque(range(plan.seed, plan.seed + plan.runs))
+            if len(lanes) == 1:
+                self._run(first, seeds, dump)
+                return
+            with ThreadPoolExecutor(len(lanes), thread_name_prefix="rehearsal") as pool:
+                futures = [pool.submit(self._run, lane, seeds, dump) for lane in lanes]
                 try:
-                    one = run_drill(drill, tools, Options(mode=Mode.REHEARSAL, seed=seed))
-                except MusterError as error:
-                    self.errors.append(f"seed {seed}: {error.what}")
-                    continue
-                self.ran.append(one)
-                if one.result.verdict is Verdict.INTERRUPTED and not _timed_out(one):
-                    self.interrupted = True
-                    return
+                    for future in futures:
+                        future.result()
+                except KeyboardInterrupt:
+                    seeds.clear()
+                    for lane in lanes:
+                        lane.stopping.set()
+                    raise
+        self.ran.sort(key=lambda one: one.result.seed)
+
+    def _lane(self, opened: ExitStack, folder: Path, estate: str) -> _Lane:
+        """Start a sandbox with a folder of its own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        ready = opened.enter_context(_sandbox(folder, self.plan, estate))
+        settings, clock = self._settings(folder, ready), ScaledClock(self.plan.time_scale)
+        wiring = opened.enter_context(Wiring(settings, self.invocation.environment, clock=clock))
+        return _Lane(wiring, SandboxControl.of(ready), Event())
+
+    def _run(self, lane: _Lane, seeds: deque[int], dump: object) -> None:
+        """Run seed after seed until none is left."""
+        drill, plan = self.drill, self.plan
+        tools = equipment(
+            lane.wiring, faults=lane.control, primary=drill.scope.primary, made_up=True, tell=None
+        )
+        tools = replace(tools, stopping=lane.stopping)
+        while not lane.stopping.is_set():
+            try:
+                seed = seeds.popleft()
+            except IndexError:
+                return
+            self.invocation.say(f"rehearsal {seed - plan.seed + 1} of {plan.runs} (seed {seed})")
+            lane.control.send("POST", "load", dump)
+            for rule in faults_of(seed, plan.fault_rate):
+                lane.control.add(rule)
+            try:
+                one = run_drill(drill, tools, Options(mode=Mode.REHEARSAL, seed=seed))
+            except MusterError as error:
+                self.errors.append(f"seed {seed}: {error.what}")
+                continue
+            self.ran.append(one)
+            if one.result.verdict is Verdict.INTERRUPTED and not _timed_out(one):
+                self.interrupted = True
+                seeds.clear()
+                return
 
     def _apply(self, wiring: Wiring, control: SandboxControl) -> None:
         wiring.ledger(create=True)
@@ -347,9 +399,7 @@ def _timed_out(ran: Ran) -> bool:
     return any("longer than its limit" in step.detail for step in ran.result.steps)
 
 
-def _kept(
-    found: Rehearsal, real: Wiring, started: datetime, *, interrupted: bool
-) -> Evidence | None:
+def _kept(found: Rehearsal, real: Wiring, started: datetime) -> Evidence | None:
     """Keep the evidence of the whole in the real ledger; None where there is none to keep it in."""
     try:
         ledger = real.ledger()
@@ -375,7 +425,7 @@ def _kept(
         ),
     )
     section = found.section()
-    document = document_of(result, interrupted=interrupted, versions=versions())
+    document = document_of(result, interrupted=found.interrupted, versions=versions())
     document["rehearsal"] = section
     rto = section.get("rto")
     document["rto_seconds"] = rto.get("p90") if isinstance(rto, dict) else None

@@ -341,6 +341,8 @@ def rehearse(
         invocation.emit({"schema": SCHEMA, **found.document()})
     else:
         invocation.show(*(safe(line) for line in found.lines()))
+    if found.interrupted:
+        return Exit.INTERRUPTED
     return Exit.CLEAN if found.all_passed else Exit.FINDINGS
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from tests.drill_fixtures import DrillSite
 
+ROOT = Path(__file__).parents[2]
 FILTERS = """\
 objective: {rto: 1h}
 target: standby
@@ -73,6 +77,40 @@ def test_a_rehearsal_with_a_fault_that_nothing_survives_names_the_step(
     assert found["rto"] is None
     assert [run["cleanup"] for run in found["runs"]] == ["clean", "clean"]
     assert drill_site.drill("rehearse", "filters", "--from", "no-such-snapshot")[0] == 1
+
+
+def test_many_seeds_go_two_at_a_time_and_each_is_run_once(drill_site: DrillSite) -> None:
+    words = ("rehearse", "vault-reconstruction", "--estate", "demo", "--seeds", "6", "--seed", "3")
+    code, found = drill_site.drill(*words)
+    assert (code, found["errors"]) == (0, [])
+    assert [run["seed"] for run in found["runs"]] == [3, 4, 5, 6, 7, 8]
+    assert found["verdicts"]["passed"] == 6
+
+
+def test_a_rehearsal_that_is_interrupted_says_so_and_leaves_no_sandbox(
+    drill_site: DrillSite,
+) -> None:
+    drill_site.script("waits", "steps:\n  - wait: 10h\nchecks:\n  - check: reconstructed\n")
+    words = ["drill", "rehearse", "waits", "--estate", "demo", "--seeds", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "muster", *words, "--config", str(drill_site.file)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"rehearsal 1 of 2" in line:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    sandboxes = [int(pid) for pid in children.read_text().split()]
+    assert len(sandboxes) == 1
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not any(Path(f"/proc/{pid}").exists() for pid in sandboxes)
+    [document] = drill_site.evidence()
+    assert (document["verdict"], document["mode"]) == ("interrupted", "rehearsal")
 
 
 def test_a_machine_without_a_ledger_restores_from_the_vault_alone(
