@@ -13,7 +13,8 @@ from typing import Protocol
 
 import orjson
 
-from snapshots.cloud.place import Answer, Cursor, Permission, Place, Plane
+from snapshots.asking import Asking
+from snapshots.cloud.place import Permission, Place, Plane
 from snapshots.errors import MissingError, MusterError
 from snapshots.kinds import BY_NAME
 from snapshots.kinds.fields import location
@@ -53,7 +54,7 @@ ACTIONS: Mapping[str, tuple[str, bool]] = {
 _PROVISIONED = ("Provisioned",)
 
 
-class Cloud(Protocol):
+class Cloud(Asking, Protocol):
     """What the gates ask of the one way out to Azure."""
 
     @property
@@ -63,43 +64,6 @@ class Cloud(Protocol):
 
     def permissions(self, scope: str) -> tuple[Permission, ...]:
         """What the signed-in identity may do at a scope."""
-        ...
-
-    def list(
-        self,
-        place: Place,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-        items: str = "value",
-        cursor: Cursor = Cursor.NEXT_LINK,
-    ) -> Iterator[JsonObject]:
-        """Give the items of a listing."""
-        ...
-
-    def get(
-        self,
-        place: Place,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-    ) -> Answer:
-        """Read one thing. Raises MissingError."""
-        ...
-
-    def post(
-        self,
-        place: Place,
-        path: str,
-        body: Json = None,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-        reads: bool = False,
-    ) -> Answer:
-        """Ask something by POST."""
         ...
 
 

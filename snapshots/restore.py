@@ -125,7 +125,8 @@ class Restored:
     @property
     def complete(self) -> bool:
         """Whether every step is done and no change is left."""
-        return not self.remaining and not self.stopped
+        states = {self.record.state(step.id) for step in self.record.plan.steps}
+        return not self.remaining and not self.stopped and states <= _FINISHED
 
 
 # ------------------------------------------------------------------------------------- prepare

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
 
-from snapshots.cloud.place import Answer, Cursor, Place
+from snapshots.asking import Asking
+from snapshots.cloud.place import Cursor, Place
 from snapshots.errors import CloudError, MissingError
 from snapshots.kinds.openai import is_fine_tuned
 from snapshots.mapping import put_at, take_at
@@ -26,42 +26,6 @@ _MARK = "muster_source_digest"  # by its name no secret, so that snapshots keep 
 _USUAL = 7200.0  # seconds, where the job does not say how long it took
 _LONGEST = 86_400.0  # seconds until it is given up
 _ENDED = frozenset({"failed", "cancelled"})
-
-
-class Cloud(Protocol):
-    """What training asks of the one way out to Azure."""
-
-    def get(
-        self, place: Place, path: str, *, params: Mapping[str, str] | None = None, kind: str
-    ) -> Answer:
-        """Read one thing."""
-        ...
-
-    def list(
-        self,
-        place: Place,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-        items: str = "value",
-        cursor: Cursor = Cursor.NEXT_LINK,
-    ) -> Iterator[JsonObject]:
-        """Give the items of a listing."""
-        ...
-
-    def post(
-        self,
-        place: Place,
-        path: str,
-        body: Json = None,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-        reads: bool = False,
-    ) -> Answer:
-        """Start something."""
-        ...
 
 
 def mark_of(model: str) -> str:
@@ -233,7 +197,7 @@ def _named(value: Json) -> str:
 # ------------------------------------------------------------------------------------- doing
 
 
-def train(cloud: Cloud, place: Place, body: JsonObject, wait: Callable[[float, str], None]) -> str:
+def train(cloud: Asking, place: Place, body: JsonObject, wait: Callable[[float, str], None]) -> str:
     """Train, and give the new model's name; a training that an earlier run began is gone on with.
 
     `body` is what `rebuilds` gave, with the target's file ids. `wait` sleeps that many seconds
@@ -267,7 +231,7 @@ def train(cloud: Cloud, place: Place, body: JsonObject, wait: Callable[[float, s
     return str(job.get("fine_tuned_model"))
 
 
-def running(cloud: Cloud, place: Place, body: JsonObject) -> JsonObject | None:
+def running(cloud: Asking, place: Place, body: JsonObject) -> JsonObject | None:
     """Give the training of the same model that is under way or done, None without one."""
     listed = cloud.list(
         place,
@@ -285,7 +249,7 @@ def running(cloud: Cloud, place: Place, body: JsonObject) -> JsonObject | None:
     return None
 
 
-def _stands(cloud: Cloud, place: Place, job: JsonObject) -> bool:
+def _stands(cloud: Asking, place: Place, job: JsonObject) -> bool:
     """Whether a training's model is still there: one that was taken back is not."""
     try:
         cloud.get(place, f"{_MODELS}/{job.get('fine_tuned_model')}", kind="fine-tuned-model")

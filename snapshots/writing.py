@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import quote
 
+from snapshots.asking import Asking
 from snapshots.cloud.place import Answer, Cursor, OperationProgress, Place, Plane
 from snapshots.errors import (
     CloudError,
@@ -41,25 +42,8 @@ _BATCH = 100  # items of a blocklist in one call
 _TWIN = re.compile(r"~[0-9]+$")  # how a snapshot tells things of one name apart
 
 
-class Cloud(Protocol):
+class Cloud(Asking, Protocol):
     """What writing asks of the one way out to Azure."""
-
-    def get(self, place: Place, path: str, *, params: Mapping[str, str] | None = None, kind: str) -> Answer:  # noqa: E501  # fmt: skip
-        """Read one thing."""
-        ...
-
-    def list(
-        self,
-        place: Place,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-        items: str = "value",
-        cursor: Cursor = Cursor.NEXT_LINK,
-    ) -> Iterator[JsonObject]:
-        """Give the items of a listing."""
-        ...
 
     def stream(self, place: Place, path: str, *, params: Mapping[str, str] | None = None, kind: str) -> Iterator[bytes]:  # noqa: E501  # fmt: skip
         """Give the bytes of an answer."""
@@ -77,19 +61,6 @@ class Cloud(Protocol):
         on_started: Callable[[str], None] | None = None,
     ) -> Answer:
         """Create or replace, and follow it to its end."""
-        ...
-
-    def post(
-        self,
-        place: Place,
-        path: str,
-        body: Json = None,
-        *,
-        params: Mapping[str, str] | None = None,
-        kind: str,
-        reads: bool = False,
-    ) -> Answer:
-        """Do an action."""
         ...
 
     def delete(

@@ -213,6 +213,71 @@ def test_a_failure_half_way_leaves_a_record_that_says_how_to_go_on(
     assert again.complete
 
 
+# Where the first write of each kind goes.
+WRITES = {
+    "account": "/accounts/[^/]+$", "deployment": "/deployments/[^/]+$",
+    "rai-blocklist": "/raiBlocklists/[^/]+$", "rai-topic": "/raitopics/[^/]+$",
+    "rai-policy": "/raiPolicies/[^/]+$", "file": "/openai/v1/files$",
+    "vector-store": "/openai/v1/vector_stores$", "assistant": "/openai/assistants$",
+    "defender-setting": "/defenderForAISettings/[^/]+$",
+    "managed-network": "/managedNetworks/[^/]+$",
+    "account-connection": "/accounts/[^/]+/connections/[^/]+$",
+    "account-capability-host": "/accounts/[^/]+/capabilityHosts/[^/]+$",
+    "project": "/projects/[^/]+$", "agent": "/agents/[^/]+/versions$",
+    "project-connection": "/projects/[^/]+/connections/[^/]+$",
+    "project-capability-host": "/projects/[^/]+/capabilityHosts/[^/]+$",
+    "diagnostic-setting": "/diagnosticSettings/[^/]+$",
+    "role-assignment": "/roleAssignments/[^/]+$", "lock": "/locks/[^/]+$",
+}  # fmt: skip
+
+
+@pytest.mark.timeout(1200)
+def test_a_failure_at_any_kind_of_step_leaves_a_record_that_is_gone_on_with(
+    quick: RunningSandbox, engine: Engine, scaled: Callable[[int, int], int]
+) -> None:
+    before = engine.take()
+    names = sorted(WRITES) if scaled(0, 1) else ["agent", "file"]
+    seen: set[str] = set()
+    for name in names:
+        destroy(quick, engine.take(), purge=True, groups=False)
+        prepared = engine.prepare(before)
+        seen |= {step.key.kind for step in prepared.plan.steps}
+        mine = {s.id for s in prepared.plan.steps if s.key.kind == name}
+        assert mine, name
+        for method in ("PUT", "POST"):
+            fault = {"kind": "error", "path": WRITES[name], "method": method, "status": 400}
+            quick.control("POST", "faults", {**fault, "code": "Broken"})
+        done = engine.restore(prepared)
+        quick.control("DELETE", "faults")
+        record = done.record
+        states = {step.id: record.state(step.id) for step in record.plan.steps}
+        failed = {id_ for id_, state in states.items() if state is StepState.FAILED}
+        assert failed, name
+        assert failed <= mine, (name, failed)
+        for step in record.plan.steps:
+            above = {states[need] for need in step.needs}
+            stuck = above & {StepState.FAILED, StepState.BLOCKED}
+            if step.id not in mine:
+                wanted = StepState.BLOCKED if stuck else StepState.DONE
+                assert states[step.id] is wanted, (name, step.key)
+            last = record.last(step.id)
+            assert last is not None
+            if last.state is not StepState.DONE:
+                assert last.error, (name, step.key)
+                assert last.remedy, (name, step.key)
+        assert not done.complete
+        assert {c.key.kind for c in done.remaining} >= {name}
+        assert {c.key for c in done.remaining} <= {
+            s.key for s in record.plan.steps if states[s.id] is not StepState.DONE
+        } | {k for k in before.resources if k.kind == "account"}
+        again = resume(prepared.request, engine.tools, engine.records, record.id)
+        assert again.complete, (name, [str(c.key) for c in again.remaining])
+        states = {s.id: again.record.state(s.id) for s in again.record.plan.steps}
+        assert set(states.values()) <= {StepState.DONE, StepState.ADOPTED}, name
+    # A kind that gets a step needs a line above.
+    assert seen - {"resource-group"} <= set(WRITES), seen
+
+
 def test_a_secret_that_nobody_gave_blocks_its_connection_and_nothing_else(
     quick: RunningSandbox, engine: Engine
 ) -> None:
