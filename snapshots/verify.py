@@ -11,7 +11,7 @@ from pathlib import Path
 from snapshots.errors import InputError, MusterError, NotFoundError
 from snapshots.ledger.ledger import Ledger
 from snapshots.model import Snapshot, canonical
-from snapshots.vault import Manifest, Vault
+from snapshots.vault import Manifest, Vault, bundle_chain
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,8 +76,16 @@ def verify(
         counted = done
         progress("vault", done, of)
 
+    bundles = vault.bundles()
     damages += [
-        Damage("vault", d.path, d.problem.value, d.detail, d.snapshots, d.keys)
+        Damage(
+            "vault",
+            d.path,
+            d.problem.value,
+            d.detail,
+            d.snapshots or _bundled(d.path, bundles),
+            d.keys,
+        )
         for d in vault.check(sample, seed, heard)
     ]
     progress("reconstruction", 0, 1)
@@ -95,6 +103,17 @@ def verify(
         behind=rebuilt.behind,
         at=now.astimezone(UTC),
     )
+
+
+def _bundled(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the snapshots that a bundle is needed for, should the ledger itself be lost."""
+    folder, _, damaged = path.removeprefix("sums/").rpartition("/")
+    if folder != "ledger":
+        return ()
+    every = {*names, damaged}  # it may be missing
+    hurt = [name for name in every if damaged in bundle_chain(name, every)]
+    # <time>-<random>-<commit>.bundle
+    return tuple(sorted({"-".join(name.split("-")[:2]) for name in hurt}))
 
 
 def _ledger(ledger: Ledger) -> Iterator[Damage]:
@@ -140,7 +159,9 @@ def _rebuild(ledger: Ledger, vault: Vault) -> _Rebuilt:
             with Ledger.from_bundle(file, Path(folder) / "ledger.git") as copy:
                 _compare(copy, ledger, vault, newest, result)
         except MusterError as error:
-            result.damages.append(_broken(f"ledger/{result.bundle}", "it cannot be rebuilt", error))
+            path = f"ledger/{result.bundle}"
+            broken = _broken(path, "it cannot be rebuilt", error)
+            result.damages.append(replace(broken, snapshots=_bundled(path, names)))
     return result
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muster.verbs import Tell, untold
 from muster.wiring import Wiring
-from snapshots.errors import MusterError
+from snapshots.bundles import keep_bundle
 
 if TYPE_CHECKING:
     from snapshots.cloud import BucketView, Cloud
@@ -98,8 +96,9 @@ def keep(
     warnings = [kept.pushed.warning] if kept.pushed is not None and not kept.pushed else []
     if not (run and kept.snapshot in vault.manifests()):
         _keep_manifest(ledger, vault, snapshot, kept, whole=bool(run))
-    name = f"{kept.snapshot}-{kept.commit[:12]}.bundle"
-    bundle = name if run and name in vault.bundles() else _keep_bundle(ledger, vault, kept)
+    stem = f"{kept.snapshot}-{kept.commit[:12]}."
+    there = [name for name in vault.bundles() if name.startswith(stem)] if run else []
+    bundle = there[0] if there else keep_bundle(ledger, vault, kept)
     return Taken(replace(snapshot, id=kept.commit), kept, bundle, tuple(warnings))
 
 
@@ -153,19 +152,3 @@ def _mend_manifests(ledger: Ledger, vault: Vault) -> None:
             resources = {**found.stale, **found.resources}
             found = replace(found, id=entry.snapshot, resources=resources)
             vault.keep_manifest(Manifest.of(found))
-
-
-def _keep_bundle(ledger: Ledger, vault: Vault, kept: Kept) -> str:
-    name = f"{kept.snapshot}-{kept.commit[:12]}.bundle"
-    with tempfile.TemporaryDirectory(prefix="muster-bundle-") as folder:
-        file = Path(folder) / name
-        ledger.bundle(file)
-        try:
-            vault.keep_bundle(file, name)
-        except MusterError as error:
-            raise type(error)(
-                f"the snapshot is kept, but its bundle is not in the vault: {error.what}",
-                where=error.where,
-                remedy="run `muster snapshot` again once the vault answers",
-            ) from error
-    return name

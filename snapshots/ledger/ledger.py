@@ -32,6 +32,7 @@ from snapshots.errors import (
     RefusedError,
     StoreError,
 )
+from snapshots.ledger.bundled import forget, increments
 from snapshots.ledger.checking import check
 from snapshots.ledger.documents import (
     LOG_FORMAT,
@@ -193,6 +194,7 @@ class Ledger:
     ) -> Self:
         """Make a ledger at `path` (nothing may be there) from what `bundle` wrote.
 
+        What `<bundle>.1`, `<bundle>.2`, … beside it hold since is put upon it, in this order.
         Raises StoreError when something is there already, DamagedStoreError for a bad bundle.
         """
         folder, source = Path(path).absolute(), Path(bundle).absolute()
@@ -206,16 +208,14 @@ class Ledger:
             raise NotFoundError("there is no such bundle", where=str(source))
 
         def fill(git_: Git) -> None:
-            refs = ("refs/heads/*:refs/heads/*", "refs/muster/*:refs/muster/*")
-            ran = git_.run("fetch", "--quiet", "--no-tags", str(source), *refs)
-            if ran.code == 0:
-                ran = git_.run("fsck", "--connectivity-only")
+            refs = ("+refs/heads/*:refs/heads/*", "+refs/muster/*:refs/muster/*")
+            for part in (source, *increments(source)):
+                ran = git_.run("fetch", "--quiet", "--no-tags", str(part), *refs)
+                if ran.code:
+                    raise _unreadable(part, ran.err)
+            ran = git_.run("fsck", "--connectivity-only")
             if ran.code:
-                raise DamagedStoreError(
-                    f"the bundle cannot be read: {scrub(ran.err)}",
-                    where=str(source),
-                    remedy="take an older bundle, or clone the ledger's remote",
-                )
+                raise _unreadable(source, ran.err)
 
         make(folder, "git", fill)
         return cls.open(folder, remote=remote, clock=clock, version=version)
@@ -1040,10 +1040,16 @@ class Ledger:
             line.split(" ")[0]: line.split(" ")[1] for line in listed.splitlines() if " " in line
         }
 
-    def bundle(self, path: Path | str) -> int:
+    def tips(self) -> dict[str, str]:
+        """Give ref -> commit of everything that a bundle holds."""
+        return self._refs("refs/heads/") | self._refs(REWRITTEN)
+
+    def bundle(self, path: Path | str, *, since: Iterable[str] = ()) -> int:
         """Write all branches into one file, whole or not at all; give its size in bytes.
 
-        Raises StoreError when there is nothing to bundle yet.
+        What the commits `since` reach is left out: the reader has it from an earlier bundle.
+        Raises StoreError when there is nothing to bundle yet, DamagedStoreError when nothing is
+        new or one of `since` is not here any more.
         """
         target = Path(path).absolute()
         if not self.branches():
@@ -1055,8 +1061,9 @@ class Ledger:
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=target.parent) as folder:
             draft = Path(folder) / "bundle"
             self._git.text(
-                "bundle", "create", "--quiet", str(draft), "--branches", f"--glob={REWRITTEN}*"
-            )
+                "bundle", "create", "--quiet", str(draft), "--branches", f"--glob={REWRITTEN}*",
+                *(f"^{commit}" for commit in since),
+            )  # fmt: skip
             with draft.open("rb") as written:
                 os.fsync(written.fileno())
             draft.replace(target)
@@ -1102,6 +1109,7 @@ class Ledger:
             if tip != entries[0].commit:
                 raise self._raced(LIVE)
             clear(self._git)
+            forget(self.path)  # the next bundle is whole: what goes must not live on in others
             commits = rewrite(self._git, decided)
             content = format_rewritten(self._rewritten(), commits, decided)
             noted = self._tip(REWRITTEN)
@@ -1173,6 +1181,14 @@ def _fetch_muster() -> str:
 
 def _shared(path: str, key: Key, other: Key | None = None) -> InputError:
     return InputError(f"two resources would share a path in the ledger: {other or path} and {key}")
+
+
+def _unreadable(bundle: Path, err: str) -> DamagedStoreError:
+    return DamagedStoreError(
+        f"the bundle cannot be read: {scrub(err)}",
+        where=str(bundle),
+        remedy="take an older bundle, or clone the ledger's remote",
+    )
 
 
 def _pruned(name: str) -> NotFoundError:

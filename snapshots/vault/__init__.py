@@ -11,6 +11,7 @@ from snapshots.vault.base import (
     Sweep,
     Vault,
     VaultFacts,
+    bundle_chain,
 )
 from snapshots.vault.location import Access, Patience, open_vault
 
@@ -25,5 +26,6 @@ __all__ = [
     "Sweep",
     "Vault",
     "VaultFacts",
+    "bundle_chain",
     "open_vault",
 ]

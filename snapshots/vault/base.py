@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import hmac
 import math
@@ -51,6 +52,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=@+-]*")
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.bundle")
+_UPON = re.compile(r".+\.on-([0-9a-f]{4,40})\.bundle")  # what is new since a whole one
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _KEY_FORMAT = "muster-fingerprint-key/1"
 _MANIFEST_FORMAT = "muster-manifest/1"
@@ -669,22 +671,33 @@ class StoredVault(ABC):
     def fetch_bundle(self, path: Path, name: str | None = None) -> str:
         """Write a bundle, the newest unless named, to a file; give its name.
 
-        The file is proved by the sum that is kept beside it. Raises NotFoundError,
-        DamagedStoreError.
+        For one that builds upon a whole one, that is the whole one, and beside it `<path>.1`,
+        `<path>.2`, … are what came since, which `Ledger.from_bundle` takes, too. Each file is
+        proved by the sum that is kept beside it. Raises NotFoundError, DamagedStoreError.
         """
-        names = self.bundles() if name is None else (name,)
-        # One whose writer was killed before its sum cannot be proved; there is an older one.
-        for one in reversed(names):
-            target = _bundle_path(one)
-            kept = self._get(SUMS + target)
-            if kept is not None:
-                self._copy(self._proved(target, kept.data.decode("ascii", "replace").strip()), path)
-                return one
+        names = self.bundles()
+        for one in reversed(names) if name is None else (name,):
+            # One whose writer was killed before its sum cannot be proved; there is an older one,
+            # and what came after it holds what it held.
+            sums = {part: self._sum_of(part) for part in bundle_chain(one, names)}
+            if sums.get(one) is None:
+                continue
+            for old in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*"):
+                old.unlink()
+            proved = [(part, kept) for part, kept in sums.items() if kept is not None]
+            for number, (part, kept) in enumerate(proved):
+                target = path.with_name(f"{path.name}.{number}") if number else path
+                self._copy(self._proved(_bundle_path(part), kept), target)
+            return one
         raise NotFoundError(
             "the vault has no bundle of the ledger" if name is None else f"no bundle {name}",
             where=self.location,
             remedy="take a snapshot, which keeps one, or name another vault or bundle",
         )
+
+    def _sum_of(self, name: str) -> str | None:
+        kept = self._get(SUMS + _bundle_path(name))
+        return None if kept is None else kept.data.decode("ascii", "replace").strip()
 
     # ---- documents: evidence, Records, packed shards ----
 
@@ -963,7 +976,9 @@ class StoredVault(ABC):
             and (d not in marks or marks[d].etag != entry.etag)
             and now - entry.modified >= grace
         }
-        bundles = self.bundles()[:-keep_bundles]
+        names = self.bundles()
+        kept = {part for name in names[-keep_bundles:] for part in bundle_chain(name, names)}
+        bundles = tuple(name for name in names if name not in kept)
         leftovers = tuple(
             entry.path
             # Captures of shards have done their service once they are joined; their sums go first,
@@ -1137,6 +1152,21 @@ def _bundle_path(name: str) -> str:
     if not _BUNDLE.fullmatch(name):
         raise InputError(f"not a bundle's name: {name[:80]!r}", remedy="<time>-<commit>.bundle")
     return LEDGER + name
+
+
+def bundle_chain(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Give the bundles that are needed to read `name`, in order, itself the last.
+
+    `<snapshot>-<commit>.bundle` holds everything; `<snapshot>-<commit>.on-<commit of that>.bundle`
+    holds what came since, and since the others upon it.
+    """
+    upon = _UPON.fullmatch(name)
+    if not upon:
+        return (name,)
+    every = sorted(names)
+    whole = [n for n in every if n.endswith(f"-{upon[1]}.bundle") and not _UPON.fullmatch(n)]
+    parts = [n for n in every if n.endswith(f".on-{upon[1]}.bundle") and n < name]
+    return (*whole[-1:], *parts, name)
 
 
 def _document_path(path: str) -> None:
