@@ -36,6 +36,7 @@ from snapshots.model import (
 from snapshots.plan import (
     Context,
     Estimates,
+    answer_for,
     as_settled,
     chosen,
     plan,
@@ -645,10 +646,26 @@ def resume(
 ) -> Restored:
     """Go on with a record after a crash, a stop or a repaired cause; then prove it."""
     with records.open(record) as journal:
+        # A secret that had no reference may have one now: that is what was repaired.
+        journal.record = replace(
+            journal.record, plan=_with_answers(journal.record.plan, request.secrets)
+        )
         steps = journal.record.plan.steps
         retrain = any(s.action is Action.REBUILD and s.work is None for s in steps)
         prepared = _as_recorded(replace(request, retrain=retrain), journal.record)
         return _carried_out(prepared, tools, journal, stop, tell)
+
+
+def _with_answers(plan_: Plan, secrets: Mapping[str, str]) -> Plan:
+    """Give a plan whose questions have the references that are configured now."""
+
+    def one(step: Step) -> Step:
+        found = answer_for(secrets, step.key, step.source)
+        if not found or not step.questions:
+            return step
+        return replace(step, questions=tuple(replace(q, answer=found) for q in step.questions))
+
+    return plan_.with_steps(one(step) for step in plan_.steps)
 
 
 def _as_recorded(request: Request, record: Record) -> Prepared:
@@ -682,7 +699,9 @@ def _carried_out(
     if tools.models is not None:
         tools.models.begun(journal.record)
     # Accounts that are taken back bring things along: the rest is planned anew from what is there.
-    undeletes = [s for s in journal.record.plan.steps if s.action is Action.SWITCH]
+    undeletes = [
+        s for s in journal.record.plan.steps if s.action is Action.SWITCH and s.work is None
+    ]
     if undeletes and not journal.record.replans:
         _apply(tools, journal, prepared, stop, tell, first=undeletes)
         done = {s.id for s in undeletes if journal.record.state(s.id) in _FINISHED}

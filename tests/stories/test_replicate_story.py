@@ -38,6 +38,8 @@ def test_a_replication_proves_each_model_and_the_second_has_nothing_to_do(site: 
     assert found["complete"] is True
     assert found["remaining_changes"] == []
     assert all(step["state"] in {"done", "adopted"} for step in found["steps"])
+    # One plan, carried out as it was shown: nothing was planned anew on the way.
+    assert [s["id"] for s in found["steps"]] == [f"s{n + 1}" for n in range(len(found["steps"]))]
     models = {m["target"].rsplit("/", 1)[-1]: m for m in found["pairs"][0]["models"]}
     assert set(models) == FINE_TUNED
     for model in models.values():
