@@ -43,6 +43,10 @@ def stale_tuning(site: PairSite) -> None:
     deployed(site, "claims-triage", {"name": old, "version": "1"})
 
 
+def lost_model(site: PairSite) -> None:
+    site.arm("DELETE", f"{site.claims}/deployments/claims-tone")
+
+
 def lost_tool(site: PairSite) -> None:
     site.agent("parcel-desk", {"instructions": "Tell customers where their parcel is."})
 
@@ -55,8 +59,17 @@ def lost_tool(site: PairSite) -> None:
         (missing_file, "aoai-claims-eus2/claims-train.jsonl removed", ""),
         (stale_tuning, "aoai-claims-eus2/claims-triage changed", "claims-triage: 6 of 6 answers"),
         (lost_tool, "care-desk/parcel-desk changed", "parcel-desk did not call parcel_status"),
+        # With its weights in a dead region no restore could bring it back: the call tells.
+        pytest.param(lost_model, "", "claims-tone is not there", marks=pytest.mark.stress),
     ],
-    ids=["wrong-model", "looser-filter", "missing-file", "stale-fine-tune", "lost-agent-tool"],
+    ids=[
+        "wrong-model",
+        "looser-filter",
+        "missing-file",
+        "stale-fine-tune",
+        "lost-agent-tool",
+        "lost-model",
+    ],
 )
 def test_a_failover_to_a_sabotaged_standby_fails_and_names_the_sabotage(
     failover_site: PairSite, sabotage: Callable[[PairSite], None], state: str, asked: str
@@ -93,6 +106,7 @@ _SEEN_BY: dict[Callable[[PairSite], None], set[str]] = {
         "models answer as recorded",
     },
     lost_tool: {"the standby is in step", "the agent uses its tool"},
+    lost_model: {"every fine-tuned model stands"},
 }
 
 
