@@ -161,3 +161,18 @@ def test_a_replication_is_taken_back_models_and_all(site: Site, way: str) -> Non
     assert not known.last.complete
     assert not any(replica.deployed for replica in known.replicas)
     assert orphans(site) == []
+
+
+@pytest.mark.stress
+def test_a_standby_account_that_was_deleted_is_taken_back_and_its_models_proved(
+    site: Site,
+) -> None:
+    site.configure()
+    assert site.replicate("--apply", "--yes")["complete"] is True
+    answer = site.sandbox.call("DELETE", f"{site.standby}?api-version=2025-12-01")
+    assert answer.ok, answer.text
+    site.sandbox.control("POST", "clock", {"advance": 300})
+    done = site.replicate("--apply", "--yes")
+    assert "switch" in {s["action"] for s in done["steps"] if s["model"] is None}
+    assert done["complete"] is True
+    in_step(site)
