@@ -53,7 +53,8 @@ def command(
     Shows the plan; --apply does it, after asking. Everything that would stop it half way is asked
     beforehand: a gate that does not open ends it with exit code 1, and nothing was changed.
     Afterwards the target is taken again: exit code 0 means that no change is left, 2 that some is.
-    Without --apply, 3 means that something could not be read, so that the plan is not whole.
+    Without --apply, 2 means that a gate is closed, 3 that something could not be read, so that the
+    plan is not whole.
     """
     if dry_run and apply_:
         raise click.UsageError("--dry-run and --apply exclude each other")
@@ -73,7 +74,7 @@ def command(
     "muster plan",
     "muster plan latest --to standby",
     "muster plan 2026-11-21 --only 'agent/*' --format json",
-    exits=(Exit.CLEAN, Exit.ERROR, Exit.INCOMPLETE),
+    exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS, Exit.INCOMPLETE),
 )
 @click.command("plan", cls=Command)
 @target_options
@@ -94,7 +95,7 @@ def plan(
     """Show what a restore of SNAPSHOT would do, in which order, how long it takes; change nothing.
 
     Also what is different on purpose, what cannot come back and why, and the gates that would stop
-    it.
+    it: then the exit code is 2, and 3 where something could not be read.
     """
     return _run(
         invocation,
@@ -150,7 +151,7 @@ def _run(
                 return Exit.ERROR
             if prepared.plan.unknown:
                 return Exit.FINDINGS if apply_ else Exit.INCOMPLETE
-            return Exit.CLEAN
+            return Exit.FINDINGS if closed else Exit.CLEAN
         if not invocation.json:
             invocation.show(*plan_lines(prepared.plan))
         most = wiring.settings.restore.max_steps

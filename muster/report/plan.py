@@ -173,6 +173,16 @@ def plan_lines(plan: Plan) -> list[RenderableType]:
         lines += [text(f"  {key}") for key in plan.extra[:20]]
     for gap in plan.unknown:
         lines.append(text(f"UNKNOWN {gap.key}: {gap.detail}; nothing is done there", "bold red"))
+    silent = [step for step in plan.steps if any(not q.answer for q in step.questions)]
+    if silent:
+        what = plural(len(silent), "step")
+        lines.append(
+            text(
+                f"NO SECRET for {what}: blocked, with what needs them, until [restore.secrets] "
+                "names one (then `muster resume`)",
+                "bold red",
+            )
+        )
     if not plan.is_empty:
         lines.append(
             text(

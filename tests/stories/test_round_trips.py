@@ -295,6 +295,11 @@ def test_a_secret_that_nobody_gave_blocks_its_connection_and_nothing_else(
     assert states["care-chat"] is StepState.DONE
     text = "".join(path.read_text() for path in (engine.folder / "records").glob("*.jsonl"))
     assert "restore.secrets" in text
+    # Named in the configuration meanwhile: to resume is enough.
+    asked = engine.request(before)
+    again = resume(asked, engine.tools, engine.records, done.record.id)
+    assert again.remaining == ()
+    assert again.complete
 
 
 def test_a_restore_never_writes_a_secret_down(quick: RunningSandbox, engine: Engine) -> None:
