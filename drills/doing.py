@@ -675,6 +675,11 @@ def _brought(
     running.look_up()  # it may have been stopped half way
     if step.verb is Verb.RESTORE:
         running.ids = restored.ids
+    return brought(outcome, restored)
+
+
+def brought(outcome: StepOutcome, restored: Restored) -> StepOutcome:
+    """Give the outcome of a step that restored: what differs still is its failure."""
     outcome = replace(outcome, detail=restored.detail, found=restored.found)
     if not restored.remaining:
         return outcome

@@ -100,9 +100,13 @@ class DrillSite:
         return found
 
     def evidence(self) -> list[dict[str, Any]]:
-        """Every evidence, in the order of the chain."""
+        """Every evidence, in the order of the chain, each held to its schema."""
+        schema = json.loads((ROOT / "docs/schemas/evidence.schema.json").read_text("utf-8"))
         with Ledger.open(self.folder / "ledger.git") as ledger:
-            return [dict(e.document) for e in EvidenceBook(ledger, None).all()]
+            found = [dict(e.document) for e in EvidenceBook(ledger, None).all()]
+        for document in found:
+            Draft202012Validator(schema).validate(document)
+        return found
 
 
 def _form(command: str, found: Any) -> str:

@@ -8,6 +8,8 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,29 @@ from jsonschema import Draft202012Validator
 
 from drills import own
 from drills.checks import make as library
-from drills.doing import merged
+from drills.doing import brought, merged, path_of, phases_of
 from drills.evidence import EvidenceBook, GitSigner, opened, problems_of, sealed
 from drills.evidence_page import page
 from drills.journal import RunJournal, read, unfinished
-from drills.judge import compared, judge, quantile
+from drills.judge import compared, distribution, judge, quantile
 from drills.leavings import inverse, same_at
-from drills.model import Check, CheckDeclaration, Evidence
+from drills.model import (
+    Check,
+    CheckDeclaration,
+    DrillResult,
+    DrillStepState,
+    Estimate,
+    Evidence,
+    Measured,
+    Mode,
+    Phase,
+    StepOutcome,
+    Verdict,
+)
+from drills.run import findings
 from drills.script import parse, shipped
 from drills.script import read as read_script
+from drills.verbs import Restored
 from snapshots.clock import SystemClock
 from snapshots.errors import InputError, LockedError
 from snapshots.ledger import Ledger
@@ -357,6 +373,105 @@ def test_a_drill_that_became_slow_is_a_finding_and_a_usual_one_is_none() -> None
     assert not compared(11.0, [10.0, 11.0, 9.0])
     assert not compared(20.0, [10.0])
     assert quantile([1, 2, 3], 0.5) == 2
+
+
+def result(rto: float | None, *, cost: float = 0.0, ceiling: float = 1.0) -> DrillResult:
+    text = GOOD.replace("blast_radius", f"cost_ceiling: {ceiling}\nblast_radius", 1)
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    return DrillResult(
+        id="x",
+        drill=parse(text.encode(), FILE, make),
+        mode=Mode.REAL,
+        seed=0,
+        estate="e",
+        version="1",
+        started_at=now,
+        finished_at=now,
+        verdict=Verdict.PASSED,
+        measured=Measured(rto=rto, cost=cost),
+    )
+
+
+def test_a_drill_much_slower_than_rehearsed_or_over_its_ceiling_is_a_finding() -> None:
+    estimate = Estimate(p50=10.0, p90=20.0, runs=50, evidence="r")
+    slow, fast = result(31.0), result(29.0)
+    [words] = findings(slow, slow.drill, estimate, ())
+    assert "slower than rehearsed" in words
+    assert not findings(fast, fast.drill, estimate, ())
+    assert not findings(slow, slow.drill, None, ())
+    dear = result(None, cost=1.5)
+    [words] = findings(dear, dear.drill, None, ())
+    assert "over its ceiling" in words
+    [words] = findings(slow, slow.drill, None, [10.0, 11.0, 9.0])
+    assert "regression" in words
+
+
+def outcome(
+    name: str, at: float, seconds: float, *inner: StepOutcome, phase: Phase | None = None
+) -> StepOutcome:
+    return StepOutcome(
+        name=name,
+        kind="wait",
+        state=DrillStepState.DONE,
+        phase=phase,
+        started_at=datetime.fromtimestamp(1_000 + at, UTC),
+        seconds=seconds,
+        critical=True,
+        steps=inner,
+    )
+
+
+def test_the_critical_path_begins_at_the_loss_and_takes_the_slowest_of_a_group() -> None:
+    quick = replace(outcome("quick", 5, 1, phase=Phase.DETECTED), critical=False)
+    slow = outcome("slow", 5, 3, phase=Phase.RESTORED)
+    steps = [
+        outcome("copy", -20, 10),
+        outcome("the loss", -10, 10),
+        outcome("plan", 0, 5),
+        outcome("both", 5, 3, quick, slow),
+        replace(outcome("never", 9, 1), state=DrillStepState.SKIPPED),
+    ]
+    found = [(part.name, part.begins, part.ends) for part in path_of(steps, 1_000)]
+    assert found == [("plan", 0, 5), ("slow", 5, 8)]
+    assert phases_of(steps, 1_000, None) == {Phase.DETECTED: 6, Phase.RESTORED: 8}
+
+
+def test_a_rehearsal_is_as_good_as_its_worst_run_and_counts_what_failed() -> None:
+    fine: JsonObject = {**document(), "seed": 1, "mode": "rehearsal"}
+    bad: JsonObject = {
+        **document(
+            steps=[{"name": "restore", "state": "failed", "detail": "no"}], rto_seconds=None
+        ),
+        "seed": 2,
+        "mode": "rehearsal",
+        "verdict": "failed",
+    }
+
+    def whole(*runs: JsonObject, wanted: int, **more: Any) -> JsonObject:
+        rehearsal: JsonObject = {"runs": list(runs), "runs_wanted": wanted, "errors": []}
+        return {**document(mode="rehearsal"), "rehearsal": {**rehearsal, **more}}
+
+    assert judge(whole(fine, fine, wanted=2)).verdict == "passed"
+    assert judge(whole(fine, bad, wanted=2)).verdict == "failed"
+    assert judge(whole(fine, wanted=2)).verdict == "not proved"
+    assert judge(whole(wanted=0)).verdict == "not proved"
+    assert judge(whole(fine, wanted=1, errors=["seed 2: no"])).verdict == "not proved"
+    interrupted = {**whole(fine, wanted=1), "interrupted": True}
+    assert judge(interrupted).verdict == "interrupted"
+    found = distribution([fine, bad, {**fine, "rto_seconds": 9}])
+    assert found["verdicts"] == {"passed": 2, "failed": 1, "not proved": 0, "interrupted": 0}
+    assert found["rto"] == {"min": 5, "p50": 7, "p90": 8.6, "max": 9}
+    assert found["failing_steps"] == {"restore": 1}
+
+
+def test_a_restore_that_left_a_change_is_a_failed_step() -> None:
+    begun = outcome("verb restore", 0, 1)
+    whole = brought(begun, Restored(steps=3, detail="3 steps"))
+    assert (whole.state, whole.detail) == (DrillStepState.DONE, "3 steps")
+    left = Restored(steps=3, detail="3 steps", remaining=("agent/x changed", "file/y added"))
+    failed = brought(begun, left)
+    assert failed.state is DrillStepState.FAILED
+    assert "2 changes are left: agent/x changed" in failed.detail
 
 
 def test_the_schema_of_evidence_is_one() -> None:
