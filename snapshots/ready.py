@@ -353,14 +353,15 @@ def _stores(
         for name in ("vault", "payloads", "ledger"):
             yield Check(name, facts.location, State.NOT_KNOWN, facts.problem, remedy=facts.remedy)
         return
-    yield _vault_place(facts, primaries)
+    yield vault_place(facts, primaries)
     if history.state is not None:
         yield from _payloads(history.state, vault, facts.location)
     if history.newest is not None:
         yield _bundle(history.newest, vault, facts.location, promised, now)
 
 
-def _vault_place(facts: VaultFacts, primaries: Sequence[str]) -> Check:
+def vault_place(facts: VaultFacts, primaries: Sequence[str]) -> Check:
+    """Judge whether what a vault holds is there without any of the primary regions."""
     if facts.kind == "folder":
         told = "a folder on this machine: it depends on no region, and on this machine alone"
         return Check("vault", facts.location, State.MET, told)

@@ -226,6 +226,26 @@ def test_a_key_in_the_wrong_region_is_named_and_one_in_the_standby_is_met(site: 
     assert site.state("customer-managed key", "/aoai-hr-weu") == "met"
 
 
+def test_private_endpoints_are_left_to_do_by_hand_until_one_is_approved(site: Site) -> None:
+    (left,) = site.checks("private endpoint", "/aoai-claims-swc")
+    assert left["state"] == "at risk"
+    assert "pe-claims-apps" in left["detail"]
+    assert left["remedy"].startswith("by hand: a private endpoint")
+    assert "privatelink.openai.azure.com" in left["remedy"]
+    account = f"/subscriptions/{site.dr}/resourceGroups/rg-ai-dr/{CS}/aoai-claims-eus2"
+    body = {
+        "properties": {
+            "privateLinkServiceConnectionState": {"status": "Approved", "description": "by hand"},
+            "groupIds": ["account"],
+        }
+    }
+    path = f"{account}/privateEndpointConnections/pe-claims-eus2{API}"
+    answer = site.sandbox.call("PUT", path, body, name="platform-owner")
+    assert answer.status_code in (200, 201, 202), answer.text
+    site.sandbox.control("POST", "clock", {"advance": 120})
+    assert site.state("private endpoint", "/aoai-claims-swc") == "met"
+
+
 def test_what_cannot_be_asked_is_not_known_and_never_passed(site: Site) -> None:
     before = {c["state"] for c in site.checks("lifecycle")}
     fault = {

@@ -14,8 +14,9 @@ from snapshots.clock import SystemClock
 from snapshots.errors import ConcurrentError, DamagedStoreError
 from snapshots.ledger import Ledger
 from snapshots.model import Key
-from snapshots.ready import State, worst
+from snapshots.ready import State, vault_place, worst
 from snapshots.replication import CopyWay, Proof, Replica, ReplicaState, Replication, Run
+from snapshots.vault.base import VaultFacts
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TIMES = st.datetimes(datetime(2025, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -107,3 +108,38 @@ def test_two_who_write_the_registry_at_once_do_not_lose_one_another(ledger: Ledg
     replication.write(ledger, known, "one")
     with pytest.raises(ConcurrentError):
         ledger.put(replication.BRANCH, {"x.json": b"{}"}, "two", expected_parent=first)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        (VaultFacts("vault", "folder", reachable=True), State.MET),
+        (
+            VaultFacts(
+                "blob", "blob", reachable=True, region_independent=True, redundancy="Standard_RAGRS"
+            ),
+            State.MET,
+        ),
+        (VaultFacts("blob", "blob", reachable=True, region="eastus2"), State.MET),
+        (
+            VaultFacts(
+                "blob", "blob", reachable=True, region="Sweden Central", region_independent=False
+            ),
+            State.NOT_MET,
+        ),
+        (
+            VaultFacts(
+                "blob", "blob", reachable=True, region_independent=False, redundancy="Standard_LRS"
+            ),
+            State.NOT_MET,
+        ),
+        (VaultFacts("blob", "blob", reachable=True), State.NOT_KNOWN),
+    ],
+    ids=["folder", "two regions", "standby", "primary", "one copy", "does not say"],
+)
+def test_a_vault_counts_when_it_is_there_without_the_primary_region(
+    facts: VaultFacts, state: State
+) -> None:
+    check = vault_place(facts, ["swedencentral"])
+    assert check.state is state
+    assert bool(check.remedy) == (state is not State.MET)
