@@ -59,7 +59,8 @@ class Story:
     @property
     def open(self) -> bool:
         """Whether a later look at the records may tell more."""
-        weak = self.attribution.confidence is not Confidence.HIGH or not self.attribution.address
+        told = self.attribution
+        weak = told.confidence is not Confidence.HIGH or not told.complete
         missing = any(
             p.attribution is None or p.attribution.confidence is Confidence.NONE for p in self.paths
         )

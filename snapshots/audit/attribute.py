@@ -137,7 +137,7 @@ def attribute(
             settled,
         )
     # Resource Graph is early and never tells the address: the Activity Log's record may follow.
-    certain = whole.confidence is Confidence.HIGH and bool(whole.address)
+    certain = whole.confidence is Confidence.HIGH and whole.complete
     return Told(whole, paths, told, settled or certain)
 
 

@@ -101,6 +101,11 @@ class Attribution:
         """Whether somebody, or Azure itself, is named."""
         return self.confidence is not Confidence.NONE
 
+    @property
+    def complete(self) -> bool:
+        """Whether the address is told, too; Azure itself has none."""
+        return bool(self.address) or self.principal_kind is PrincipalKind.PLATFORM
+
 
 UNATTRIBUTED = Attribution(reasons=("unattributed: no record was looked at",))
 

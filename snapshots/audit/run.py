@@ -674,14 +674,12 @@ def _untold_words(change: Change) -> Attribution:
 
 def _says_more(new: Story, old: Story) -> bool:
     order = [Confidence.NONE, Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH]
-    if order.index(new.attribution.confidence) > order.index(old.attribution.confidence):
-        return True
-    if new.attribution.known and new.attribution.address and not old.attribution.address:
-        return True
-    told = sum(p.attribution is not None for p in new.paths)
-    return told > sum(p.attribution is not None for p in old.paths) or (
-        new.settled and not old.settled
-    )
+    sure, before = (order.index(story.attribution.confidence) for story in (new, old))
+    told, known = (sum(p.attribution is not None for p in story.paths) for story in (new, old))
+    if sure < before or told < known:
+        return False  # Azure has forgotten it meanwhile: what was learned stays
+    address = bool(new.attribution.address) and not old.attribution.address
+    return sure > before or told > known or address or (new.settled and not old.settled)
 
 
 def _change_of(story: Story) -> Change:

@@ -559,7 +559,7 @@ def test_upgrades_and_retirements_are_of_the_platform(own_site: Site) -> None:
         assert finding.kind == "deployment"
         assert any(p.path.startswith("/properties/model/") for p in finding.paths)
         assert finding.class_ is Class.PLATFORM, finding.reasons
-        assert finding.attribution.who == "Azure"
+        assert finding.attribution.who == "Azure", finding.attribution
         assert "builtin/model-changed" in {rule.id for rule in finding.rules}
 
 
