@@ -33,6 +33,7 @@ from snapshots.model import Json, JsonObject
 HERE = "http://127.0.0.1:4200/api"
 RESULT = "muster-result"  # the type of the artifact that holds a verb's own JSON document
 _PATIENCE = 15.0  # seconds for one answer
+_FORM_TRIES = 40  # half seconds
 _BUSY = frozenset({429, 502, 503})
 _PAUSES = (0.3, 0.6, 1.2, 2.4, 4.8)  # seconds between tries
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -182,6 +183,11 @@ class Server:
     def form(self, run: Run) -> tuple[JsonObject, str]:
         """Give what a paused run asks: the schema of the answer, and the question in Markdown."""
         schema = self._input(run, "schema")
+        for _ in range(_FORM_TRIES):  # a run pauses first, and writes its form a moment later
+            if schema is not None or not run.keyset:
+                break
+            time.sleep(0.5)
+            schema = self._input(run, "schema")
         question = self._input(run, "description")
         return (
             schema if isinstance(schema, dict) else {},
@@ -354,7 +360,10 @@ def _run(found: JsonObject) -> Run:
 
 def markdown_of(artifacts: Sequence[JsonObject]) -> str:
     """Give the summary among a run's artifacts, "" without one."""
-    return next((str(a.get("data", "")) for a in artifacts if a.get("type") == "markdown"), "")
+    # A link is Markdown, too, to Prefect; the summary has the shorter key.
+    found = [a for a in artifacts if a.get("type") == "markdown"]
+    summary = min(found, key=lambda a: len(str(a.get("key"))), default=None)
+    return str(summary.get("data", "")) if summary is not None else ""
 
 
 def document_of(artifacts: Sequence[JsonObject]) -> JsonObject | None:

@@ -33,6 +33,7 @@ PATIENCE = 240.0  # seconds for anything; a machine that is shared may be slow
 # What a server and a worker do every minute or so, they do at once.
 QUICK = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "3",
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
@@ -113,20 +114,29 @@ class PrefectSite:
         """One command line of muster, in this process."""
         return main(["--config", str(self.config), *words])
 
-    def hurry(self, seconds: float) -> list[str]:
-        """Have the first schedule of each deployment come so soon, and the others not at all.
+    def hurry(self) -> list[str]:
+        """Have the first schedule of each deployment come each minute, and the others not at all.
 
         Gives the names of the deployments that have one.
         """
-        anchor = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-        soon = {"interval": 7 * 24 * 3600, "anchor_date": anchor}
-        there = self.server.deployments()
-        scheduled = [d for d in there if d["schedules"]]
+        soon = {
+            "interval": 60,
+            "anchor_date": (datetime.now(UTC) + timedelta(seconds=3)).isoformat(),
+        }
+        return self._change([{"schedule": soon}, {"active": False}])
+
+    def calm(self) -> None:
+        """Have no schedule come any more."""
+        self._change([{"active": False}, {"active": False}])
+
+    def _change(self, changes: list[dict[str, Any]]) -> list[str]:
+        scheduled: list[Any] = [d for d in self.server.deployments() if d["schedules"]]
         for deployment in scheduled:
-            for number, schedule in enumerate(deployment["schedules"]):  # type: ignore[arg-type]
-                change = {"schedule": soon} if number == 0 else {"active": False}
+            # Those of before first: of two alike the server takes one.
+            for number, schedule in reversed(list(enumerate(deployment["schedules"]))):
                 address = f"{self.server.url}/deployments/{deployment['id']}/schedules"
-                answer = _HTTP.patch(f"{address}/{schedule['id']}", json=change, timeout=30)  # type: ignore[index, call-overload]
+                change = changes[min(number, 1)]
+                answer = _HTTP.patch(f"{address}/{schedule['id']}", json=change, timeout=30)
                 answer.raise_for_status()
         return sorted(self.server.names(scheduled))
 
@@ -205,11 +215,12 @@ class PrefectSite:
         return markdown_of(self.server.artifacts(run))
 
     def runs(self, deployment: str) -> list[Run]:
-        """The runs of a deployment, oldest first."""
+        """The runs of a deployment that have begun, oldest first."""
         flow, _, name = deployment.partition("/")
         wanted = {
             "deployments": {"name": {"any_": [name]}},
             "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
             "sort": "EXPECTED_START_TIME_ASC",
         }
         answer = _HTTP.post(f"{self.server.url}/flow_runs/filter", json=wanted, timeout=30)

@@ -44,8 +44,10 @@ def valid(verb: str, document: JsonObject) -> None:
     Draft202012Validator(schema).validate(document)
 
 
-def first_run(site: PrefectSite, name: str) -> Run | None:
-    return next(iter(site.runs(name)), None)
+def begun_run(site: PrefectSite, name: str) -> Run | None:
+    """The first run that was not cancelled because the one before it still ran."""
+    fitting = (r for r in site.runs(name) if r.type not in {"SCHEDULED", "CANCELLED"})
+    return next(fitting, None)
 
 
 def some_event(site: PrefectSite, run: str) -> str | None:
@@ -66,17 +68,20 @@ def test_prefect_runs_what_is_scheduled_and_people_decide_what_is_not(
     ended = dict.fromkeys(("rejected", "expired", "restored"), "")
 
     # Restores are asked for while the schedules come.
-    scheduled = site.hurry(4)
+    scheduled = site.hurry()
     assert scheduled == sorted(full_name(d) for d in DEPLOYMENTS if "schedules" in d)
     for name, minutes in (("rejected", 30), ("expired", 0.05), ("restored", 30)):
         ended[name] = site.start(
             "restore-snapshot/restores", snapshot=site.first, apply=True, decide_minutes=minutes
         )
 
+    for name in scheduled:
+        eventually(f"a run of {name}", partial(begun_run, site, name))
+    site.calm()
+
     for name, (states, verb) in EXPECTED.items():
         with subtests.test("a scheduled deployment runs and shows what it found", deployment=name):
-            found = eventually(f"a run of {name}", partial(first_run, site, name))
-            run = site.ended(found.id)
+            run = site.ended(eventually(f"a run of {name}", partial(begun_run, site, name)).id)
             assert run.state in states, f"{run.message}\n{site.log(run.id)}"
             valid(verb, site.document(run.id))
             assert site.markdown(run.id).startswith("#")
@@ -93,7 +98,7 @@ def test_prefect_runs_what_is_scheduled_and_people_decide_what_is_not(
         assert {m["channel"] for m in site.notified} == {"hook"}
 
     with subtests.test("a dry drill runs by its schedule, and asks nobody"):
-        dry = eventually("a dry drill", partial(first_run, site, "run-drill/drills"))
+        dry = eventually("a dry drill", partial(begun_run, site, "run-drill/drills"))
         run = site.ended(dry.id)
         assert run.state == "Completed", f"{run.message}\n{site.log(run.id)}"
         assert site.document(run.id)["mode"] == "dry-run"
@@ -126,6 +131,13 @@ def test_prefect_runs_what_is_scheduled_and_people_decide_what_is_not(
         assert run.type == "FAILED", run.message
         assert [d["answer"] for d in site.decisions(run.id)] == ["expired"]
         assert site.event("muster.approval.expired", run.id)["resource"]["muster.severity"]
+
+    with subtests.test("--via prefect starts the deployment, follows it and ends as the verb does"):
+        capsys.readouterr()
+        assert site.with_server("ready", "--via", "prefect", "--format", "json") == 2
+        out, err = capsys.readouterr()
+        valid("ready", json.loads(out))
+        assert "Beginning flow run" in err, "the log is not followed"
 
     with subtests.test("a real drill waits for a typed decision, and goes on with it"):
         slow = site.script("slow-look", wait=12)
