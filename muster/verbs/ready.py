@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,7 +15,9 @@ from muster.wiring import Wiring, mapping_of
 from snapshots.errors import InputError
 
 if TYPE_CHECKING:
-    from snapshots.model import JsonObject
+    from snapshots.cloud import Cloud
+    from snapshots.cloud.place import Answer, Permission, Place
+    from snapshots.model import Json, JsonObject
     from snapshots.ready import Readiness
 
 
@@ -27,7 +30,7 @@ def assess(wiring: Wiring, chosen: Sequence[str], *, tell: Tell = untold) -> Rea
     found = ready(
         [Pair(pair.primary, pair.standby, mapping_of(pair)) for pair in pairs],
         subscriptions_of(pairs, [scope.subscription for scope in settings.estate.scopes]),
-        wiring.cloud(),
+        _reaching(wiring, pairs),
         wiring.ledger(),
         wiring.vault(),
         clock=wiring.clock,
@@ -39,6 +42,53 @@ def assess(wiring: Wiring, chosen: Sequence[str], *, tell: Tell = untold) -> Rea
     )
     _note(wiring, found, [f"{pair.primary}:{pair.standby}" for pair in pairs], chosen, tell)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Tenants:
+    """The ways out to several tenants, told apart by the subscription that is asked about."""
+
+    home: Cloud
+    others: Mapping[str, Cloud]  # subscription -> the way out to its tenant
+
+    def _of(self, subscription: str) -> Cloud:
+        return self.others.get(subscription.lower(), self.home)
+
+    def list(
+        self, place: Place, path: str, *, params: Mapping[str, str] | None = None, kind: str
+    ) -> Iterator[JsonObject]:
+        """Give the items of all pages."""
+        return self._of(place.subscription).list(place, path, params=params, kind=kind)
+
+    def post(
+        self,
+        place: Place,
+        path: str,
+        body: Json = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        kind: str,
+        reads: bool = False,
+    ) -> Answer:
+        """Ask a question that takes a body."""
+        cloud = self._of(place.subscription)
+        return cloud.post(place, path, body, params=params, kind=kind, reads=reads)
+
+    def permissions(self, scope: str) -> tuple[Permission, ...]:
+        """What the signed-in identity may do at a scope."""
+        return self._of((scope.split("/") + [""] * 3)[2]).permissions(scope)
+
+
+def _reaching(wiring: Wiring, pairs: Sequence[PairSettings]) -> _Tenants:
+    """Give the way out to the estate, and to the standbys that are in other tenants."""
+    others = {
+        to.subscription.lower(): wiring.cloud_of(pair.tenant)
+        for pair in pairs
+        if pair.tenant
+        for to in pair.accounts.values()
+        if to.subscription
+    }
+    return _Tenants(wiring.cloud(), others)
 
 
 def _note(
@@ -121,7 +171,6 @@ def document(found: Readiness) -> JsonObject:
     """Give a readiness as JSON."""
     from muster.report import documents
     from muster.report.terminal import iso
-    from snapshots.model import Json
 
     checks: list[Json] = [
         {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from muster.cli import main
 from tests.replicate_fixtures import FINE_TUNED, QUESTION, ROOT, Site
 from tests.sandbox_fixtures import RunningSandbox
 
@@ -58,6 +60,10 @@ def test_models_come_over_from_another_tenant_and_answer_as_their_source(site: S
     assert sent
     assert all(row["status"] in {200, 201} for row in sent)
     assert site.replicate("--apply", "--yes")["steps"] == []
+    main(["ready", "--config", str(site.file), "--format", "json", "--quiet"])
+    checks = json.loads(site.capsys.readouterr().out)["checks"]
+    assert [c for c in checks if "could not be asked" in c["detail"]] == []
+    assert {c["state"] for c in checks if c["name"] == "fine-tuned model"} == {"met"}
 
 
 def test_within_one_tenant_no_model_goes_that_way(pair_site: Site) -> None:
