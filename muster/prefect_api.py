@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 from urllib.parse import quote, urlsplit
 
 from muster.settings import Environment
@@ -316,7 +317,15 @@ def _sent(request: urllib.request.Request) -> bytes:
 class _Unfollowed(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: a key must not travel to another host."""
 
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> None:
         """Give none."""
 
 
