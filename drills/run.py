@@ -66,6 +66,7 @@ class Options:
     seed: int = 0
     keep: bool = False  # leave everything there, to look at it
     snapshot: str = ""  # "": the newest that is kept; "live": as it is now
+    idle: float = 0.0  # seconds that the clock ran on for other runs since the state was as it is
     approvals: tuple[str, ...] = ()  # who allowed the run before it began, and why
 
 
@@ -434,7 +435,8 @@ class _Run:
         rto = round(max(phases.values()), 3) if whole and phases else None
         by_class: dict[str, float | None] = {}
         if running.source is not None and not (running.used is not None and running.used[1]):
-            age = round(max(begun - running.source.taken_at.timestamp(), 0.0), 3)
+            taken = running.source.taken_at.timestamp() + self.options.idle
+            age = round(max(begun - taken, 0.0), 3)
             by_class = {
                 name: None if name in _GONE else age
                 for name in sorted(own.recovery_class(running.source))

@@ -256,6 +256,7 @@ class _Lane:
     wiring: Wiring
     control: SandboxControl
     stopping: Event
+    made_at: datetime  # by its clock, when the twin's state was dumped
 
 
 class _Runs:
@@ -285,15 +286,18 @@ class _Runs:
             keep_snapshot(first.wiring, content=True, reference=False)
             self._registry(first.wiring)
             dump = first.control.send("GET", "dump")
-            lanes = [first]
+            made_at = first.wiring.clock.now()
+            lanes = [replace(first, made_at=made_at)]
             if plan.runs >= _MANY and (os.cpu_count() or 1) > 1:
                 place = folder / "second"
                 for name in ("ledger.git", "vault"):
                     shutil.copytree(folder / "first" / name, place / name)
-                lanes.append(self._lane(opened, place, estate))
+                second = self._lane(opened, place, estate)
+                lag = second.wiring.clock.now() - first.wiring.clock.now()
+                lanes.append(replace(second, made_at=made_at + lag))
             seeds = deque(range(plan.seed, plan.seed + plan.runs))
             if len(lanes) == 1:
-                self._run(first, seeds, dump)
+                self._run(lanes[0], seeds, dump)
                 return
             with ThreadPoolExecutor(len(lanes), thread_name_prefix="rehearsal") as pool:
                 futures = [pool.submit(self._run, lane, seeds, dump) for lane in lanes]
@@ -313,7 +317,7 @@ class _Runs:
         ready = opened.enter_context(_sandbox(folder, self.plan, estate))
         settings, clock = self._settings(folder, ready), ScaledClock(self.plan.time_scale)
         wiring = opened.enter_context(Wiring(settings, self.invocation.environment, clock=clock))
-        return _Lane(wiring, SandboxControl.of(ready), Event())
+        return _Lane(wiring, SandboxControl.of(ready), Event(), clock.now())
 
     def _run(self, lane: _Lane, seeds: deque[int], dump: object) -> None:
         """Run seed after seed until none is left."""
@@ -329,10 +333,13 @@ class _Runs:
                 return
             self.invocation.say(f"rehearsal {seed - plan.seed + 1} of {plan.runs} (seed {seed})")
             lane.control.send("POST", "load", dump)
+            # The twin is as it was when the dump was made; our clock has run on for other seeds.
+            idle = lane.wiring.clock.now() - lane.made_at
             for rule in faults_of(seed, plan.fault_rate):
                 lane.control.add(rule)
             try:
-                one = run_drill(drill, tools, Options(mode=Mode.REHEARSAL, seed=seed))
+                options = Options(mode=Mode.REHEARSAL, seed=seed, idle=idle.total_seconds())
+                one = run_drill(drill, tools, options)
             except MusterError as error:
                 self.errors.append(f"seed {seed}: {error.what}")
                 continue

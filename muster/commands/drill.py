@@ -289,7 +289,7 @@ def _tell(invocation: Invocation, document: Mapping[str, Json]) -> None:
 @click.option(
     "--time-scale",
     type=click.FloatRange(1, 1000),
-    default=60.0,
+    default=30.0,
     show_default=True,
     help="Seconds of the twin in a real one.",
 )

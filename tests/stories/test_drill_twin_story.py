@@ -46,6 +46,9 @@ def test_a_rehearsal_in_a_twin_of_the_snapshot_gives_a_distribution_and_evidence
     code, checked = drill_site.drill("check", "last")
     assert (code, checked["whole"], checked["verdict"]) == (0, True, "passed")
     [document] = drill_site.evidence()
+    ages = [run["rpo_seconds"] for run in document["rehearsal"]["runs"]]
+    # Each run loses what it would have lost right after the snapshot: the later are no older.
+    assert max(ages) - min(ages) < 600
     forged = drill_site.folder / "forged.json"
     better = json.loads(json.dumps(document))
     better["rehearsal"]["rto"]["p90"] = 0.1
