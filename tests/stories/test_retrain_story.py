@@ -98,6 +98,7 @@ def test_one_deployment_brings_its_training_file_along_and_nothing_is_trained_un
     assert not [s for s in plain.plan.steps if s.action is Action.REBUILD]
 
 
+@pytest.mark.stress
 def test_a_training_that_was_stopped_is_found_again_and_not_begun_twice(
     quick: RunningSandbox, engine: Engine
 ) -> None:

@@ -63,7 +63,9 @@ def until_begun(site: Front, process: subprocess.Popen[bytes]) -> None:
         threading.Event().wait(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.stress), signal.SIGTERM]
+)
 def test_a_signal_sees_the_step_in_hand_through_and_the_record_goes_on(
     sandbox: RunningSandbox, front: Front, number: signal.Signals
 ) -> None:
