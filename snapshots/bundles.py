@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from snapshots.clock import Clock
 from snapshots.errors import DamagedStoreError, MusterError
 from snapshots.ledger import Kept, Ledger
 from snapshots.ledger.bundled import Bundled
@@ -45,6 +46,26 @@ def keep_bundle(ledger: Ledger, vault: Vault, kept: Kept, *, upon_one: int = UPO
                 remedy="run `muster snapshot` again once the vault answers",
             ) from error
     Bundled((*before.chain, name) if before else (name,), tips).write(ledger.path)
+    return name
+
+
+def ledger_from(
+    vault: Vault, path: Path, *, estate: str, remote: str, clock: Clock, version: str
+) -> str:
+    """Make the lost ledger of an estate again from the vault's newest bundle; give its name.
+
+    Nothing is made, and "" is given, where the vault has none, or one of another estate.
+    """
+    if not vault.bundles():
+        return ""
+    with tempfile.TemporaryDirectory(prefix="muster-bundle-") as folder:
+        file = Path(folder) / "ledger.bundle"
+        name = vault.fetch_bundle(file)
+        with Ledger.from_bundle(file, Path(folder) / "ledger.git") as found:
+            newest = next(found.log(1), None)
+        if newest is None or newest.trailers.get("Estate", "") != estate:
+            return ""
+        Ledger.from_bundle(file, path, remote=remote, clock=clock, version=version).close()
     return name
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from snapshots.errors import InputError, MusterError, NotFoundError
+from snapshots.ledger.bundled import forget
 from snapshots.ledger.ledger import Ledger
 from snapshots.model import Snapshot, canonical
 from snapshots.vault import Manifest, Vault, bundle_chain
@@ -88,6 +89,8 @@ def verify(
         )
         for d in vault.check(sample, seed, heard)
     ]
+    if any(damage.path in {f"ledger/{name}" for name in bundles} for damage in damages):
+        forget(ledger.path)  # nothing more is put upon a bundle that cannot be read
     progress("reconstruction", 0, 1)
     rebuilt = _rebuild(ledger, vault)
     progress("reconstruction", 1, 1)
@@ -144,9 +147,12 @@ def _rebuild(ledger: Ledger, vault: Vault) -> _Rebuilt:
         result.damages.append(replace(broken, snapshots=known))
         return result
     result.snapshots = len(newest)
-    if not newest:
-        return result  # nothing was kept yet
     names = vault.bundles()
+    if not newest:
+        if known := vault.manifests():
+            detail = "the ledger holds no snapshot, and the vault has the manifests of some"
+            result.damages.append(Damage("ledger", "live", "missing", detail, known))
+        return result  # else nothing was kept yet
     if not names:
         detail = "the vault keeps no bundle of the ledger: it could not be rebuilt from the vault"
         result.damages.append(Damage("reconstruction", "ledger/", "missing", detail, tuple(newest)))

@@ -100,7 +100,7 @@ def command(
     ]
     sweep = found.sweep
     invocation.show(
-        table(["", "snapshot", "taken", "why"], rows),
+        table(["", "snapshot", "taken", "why"], rows) if rows else text("no snapshot yet"),
         text(
             f"{len(found.plan.kept)} kept, {len(found.plan.dropped)} "
             f"{'dropped' if found.plan.applied else 'would go'}; vault: "

@@ -88,7 +88,7 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
                 )
             )
         )
-    elif not found.snapshots:
+    elif not found.snapshots and found.whole:
         invocation.show(text("nothing was kept yet: there is nothing to rebuild", "yellow"))
     if found.whole:
         invocation.show(text("whole", "bold green"))

@@ -188,8 +188,10 @@ class Git:
 
     def damaged(self, verb: str, err: str) -> DamagedStoreError:
         """Give the error for a Git command that does not fail on a healthy repository."""
+        # Git says the same about each object, and then what became of it: two lines tell enough.
+        lines = list(dict.fromkeys(line for line in scrub(err).splitlines() if line.strip()))
         return DamagedStoreError(
-            f"git {verb} failed: {scrub(err) or 'no reason given'}",
+            f"git {verb} failed: {'; '.join(lines[:2]) or 'no reason given'}",
             where=str(self.path),
             remedy="run `muster verify`: it names what is hurt; the vault keeps a bundle",
         )

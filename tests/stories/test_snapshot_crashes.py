@@ -244,3 +244,10 @@ def test_a_vault_thins_out_with_the_ledger_and_makes_the_ledger_again(
     after = site.ask("snapshot")
     assert (after["tree"], after["written"]) == (newest["tree"], 0)
     assert site.ask("verify")["verdict"] == "whole"
+    # Lost once more: the next snapshot makes it again by itself, and goes on with its history.
+    site.ledger.rename(tmp_path / "lost-again.git")
+    last = site.ask("snapshot")
+    told = [s["snapshot_id"] for s in site.ask("log")["snapshots"]]
+    # What was pruned is back behind them: the bundle that made it again was older than the prune.
+    assert told[:3] == [last["snapshot_id"], after["snapshot_id"], newest["snapshot_id"]]
+    assert site.ask("verify")["verdict"] == "whole"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snapshots.bundles import keep_bundle
+from snapshots.bundles import keep_bundle, ledger_from
 from snapshots.clock import SystemClock
 from snapshots.errors import DamagedStoreError
 from snapshots.ledger import Ledger, Retention
@@ -163,3 +163,39 @@ def test_every_bundle_that_the_newest_needs_is_proved(
     else:
         with pytest.raises(DamagedStoreError):
             made_again(vault, tmp_path)
+
+
+def test_a_bundle_that_is_known_to_be_damaged_is_built_upon_no_more(
+    ledger: Ledger, vault: Vault, tmp_path: Path
+) -> None:
+    names = [kept(ledger, vault, number) for number in range(2)]
+    (tmp_path / "vault" / "ledger" / names[0]).chmod(0o600)
+    (tmp_path / "vault" / "ledger" / names[0]).write_bytes(b"torn")
+    assert verify(ledger, vault, now=SystemClock().now()).damages
+    assert ".on-" not in kept(ledger, vault, 2)
+    assert made_again(vault, tmp_path) == ledger.tips()
+
+
+def test_an_empty_ledger_beside_a_full_vault_is_not_whole(
+    ledger: Ledger, vault: Vault, tmp_path: Path
+) -> None:
+    with Ledger.open(tmp_path / "other.git", create=True) as empty:
+        assert verify(empty, vault, now=SystemClock().now()).whole, "nothing was kept anywhere"
+        kept(ledger, vault, 0)
+        (damage,) = verify(empty, vault, now=SystemClock().now()).damages
+    assert (damage.store, damage.snapshots) == ("ledger", (ledger.entry("live").snapshot,))
+
+
+@pytest.mark.parametrize(("estate", "made"), [("contoso", True), ("another", False)])
+def test_a_lost_ledger_is_made_again_for_its_own_estate(
+    ledger: Ledger, vault: Vault, tmp_path: Path, estate: str, made: bool
+) -> None:
+    place = tmp_path / "new.git"
+    clock = SystemClock()
+    assert not ledger_from(vault, place, estate=estate, remote="", clock=clock, version="1")
+    name = [kept(ledger, vault, number) for number in range(3)][-1]
+    found = ledger_from(vault, place, estate=estate, remote="", clock=clock, version="1")
+    assert (found, place.exists()) == ((name, True) if made else ("", False))
+    if made:
+        with Ledger.open(place) as again:
+            assert again.tips() == ledger.tips()
