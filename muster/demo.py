@@ -532,7 +532,7 @@ def _fail_over(story: Story, azure: Azure) -> None:
 
 
 def _rehearse(story: Story, azure: Azure, site: Path) -> None:
-    story.chapter("Rehearse it: the region is lost again, as a drill, with evidence")
+    story.chapter("Rehearse it: the region is lost again, as a drill")
     azure.control("DELETE", "faults")
     story.say(f"{PRIMARY} is back. A drill takes it away again, asks everything, and cleans up:")
     ready = str(story.folder / "ready.json")
