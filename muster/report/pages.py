@@ -16,9 +16,7 @@ STYLE = "style.css"
 ICON = "icon.svg"
 
 
-def page(
-    template: str, context: Mapping[str, object], styles: Sequence[str] = (STYLE,)
-) -> bytes:
+def page(template: str, context: Mapping[str, object], styles: Sequence[str] = (STYLE,)) -> bytes:
     """Fill a template of muster/report/templates; it extends base.html.j2.
 
     The page asks nobody for anything: its policy allows its own style sheet, by hash, and its icon,
