@@ -96,7 +96,7 @@ def variety(resource: Resource) -> str:
 # else what operators report; records of earlier restores replace them (`learned`).
 _USUAL: abc.Mapping[str, Estimate] = {
     "resource-group": Estimate(1, 1),
-    "account": Estimate(20, 4),
+    "account": Estimate(20, 6),  # the write, then looks after 2, 5, 10, 16, 26 s
     "deployment": Estimate(0.6, 1),
     PROVISIONED: Estimate(30, 4),
     FINE_TUNED: Estimate(60, 6),
