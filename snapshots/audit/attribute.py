@@ -31,6 +31,7 @@ from snapshots.model import (
     ChangeType,
     Json,
     JsonObject,
+    Key,
     Missing,
     PathChange,
     canonical,
@@ -45,6 +46,8 @@ _PLATFORM_KINDS: Final = {
     "Application": PrincipalKind.SERVICE_PRINCIPAL,
     "ManagedIdentity": PrincipalKind.MANAGED_IDENTITY,
 }
+# What Azure writes into an account when one of its projects comes or goes.
+_OF_PROJECTS: Final = ("/properties/associatedProjects", "/properties/defaultProject")
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _STEP: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
@@ -113,8 +116,16 @@ def attribute(
         for row in records.changes.values()
         if row.resource in ids and window.may_hold(row.at, row.at)
     ]
+    projects = [
+        act
+        for act in acts
+        if act.outcome != "failed"
+        and window.may_hold(act.begun, act.ended)
+        and change.key.kind == "account"
+        and act.resource.rpartition("/")[0] in {f"{id_}/projects" for id_ in ids}
+    ]
     settled = now >= window.until + LAG
-    told = tuple(candidate.act for candidate in candidates)
+    told = (*(candidate.act for candidate in candidates), *projects)
     whole: Attribution | None = None
     paths: dict[str, Attribution] = {}
     match change.type:
@@ -123,7 +134,7 @@ def attribute(
         case ChangeType.ADDED:
             whole = _creation(candidates, rows)
         case ChangeType.CHANGED:
-            paths = _by_path(change, kind, candidates, rows, fingerprints)
+            paths = _by_path(change, kind, candidates, rows, fingerprints, projects)
             whole = _together(paths)
         case ChangeType.UNKNOWN:
             pass
@@ -147,9 +158,31 @@ def attribute(
 def _ids(change: Change) -> frozenset[str]:
     found: set[str] = set()
     for resource in (change.before, change.after):
-        if resource is not None and resource.id.startswith("/"):
-            found.add(resource.id.lower().rstrip("/"))
-    return frozenset(found)
+        if resource is not None:
+            found.add(arm_id(change.key, resource.id).rstrip("/"))
+    return frozenset(found - {""})
+
+
+def arm_id(key: Key, id_: str) -> str:
+    """Give a resource's ARM id in lower case.
+
+    What lives in a data plane has none: its id is made up from the account and project that hold
+    it, so that their deletion is found. "" for what no account holds.
+    """
+    if id_.startswith("/"):
+        return id_.lower()
+    kind = BY_NAME.get(key.kind)
+    if kind is None or kind.plane is Plane.ARM or len(key.path) < 4:
+        return ""
+    subscription, group, account = key.path[:3]
+    place = (
+        f"/subscriptions/{subscription}/resourcegroups/{group}/providers/"
+        f"microsoft.cognitiveservices/accounts/{account}"
+    )
+    if kind.parent == "project" and len(key.path) > 4:
+        place += f"/projects/{key.path[3]}"
+    # No write of the control plane has such a name: only what is above can be meant.
+    return f"{place}/:data:/{key.kind}".lower()
 
 
 def _near(act: Act, ids: frozenset[str], kind: Kind | None) -> _Near | None:
@@ -219,6 +252,7 @@ def _by_path(
     candidates: Sequence[_Candidate],
     rows: Sequence[ResourceChange],
     fingerprints: Fingerprints | None,
+    projects: Sequence[Act],
 ) -> dict[str, Attribution]:
     bodies: dict[int, JsonObject | None] = {}
     for candidate in candidates:
@@ -231,6 +265,11 @@ def _by_path(
     ]
     found: dict[str, Attribution] = {}
     for path in change.paths:
+        if projects and path.path.startswith(_OF_PROJECTS):
+            act = projects[-1]
+            reason = "Azure keeps the account's list of projects: it is the last write of one"
+            found[path.path] = _of(act, rows, _at_most(_sure(act), Confidence.MEDIUM), (reason,))
+            continue
         told = _by_graph(path, rows, candidates) or _by_item(path, change, kind, writes, rows)
         if told is None:
             told = _by_body(path, writes, bodies, rows)

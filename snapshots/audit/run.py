@@ -23,7 +23,7 @@ from snapshots.audit.archive import (
     load_stories,
     newest_for,
 )
-from snapshots.audit.attribute import COVERED, Window, attribute
+from snapshots.audit.attribute import COVERED, Window, arm_id, attribute
 from snapshots.audit.classify import Merged, Part, Verdict, classify
 from snapshots.audit.incremental import LiveRead, read_live, same_state, trailers_of
 from snapshots.audit.planned import Plans
@@ -436,9 +436,9 @@ class _Audit:
     def _acts_near(self, change: Change) -> list[Act]:
         found: dict[int, Act] = {}
         for resource in (change.before, change.after):
-            if resource is None or not resource.id.startswith("/"):
+            id_ = arm_id(change.key, resource.id) if resource is not None else ""
+            if not id_:
                 continue
-            id_ = resource.id.lower()
             parts = id_.split("/")
             tops = {_top_id(id_), *("/".join(parts[:length]) for length in (3, 5))}
             for top in tops:

@@ -341,6 +341,7 @@ def test_a_deleted_account_takes_what_it_held_along(site: Site) -> None:
     site.later()
     estate = Estate(site)
     estate.arm("DELETE", site.id(*HR))
+    estate.arm("DELETE", site.id(*CARE, "projects", "care-lab"))
     group = (
         f"/subscriptions/{site.sandbox.subscription}/resourcegroups/rg-new?api-version=2025-04-01"
     )
@@ -352,12 +353,14 @@ def test_a_deleted_account_takes_what_it_held_along(site: Site) -> None:
         ("removed", "account", ("aoai-hr-weu",)),
         ("removed", "deployment", ("aoai-hr-weu", "hr-chat")),
         ("added", "resource-group", ()),
+        ("removed", "project", ("ais-care-swc", "care-lab")),
+        ("removed", "agent", ("ais-care-swc", "care-lab", "sandbox-agent")),
+        ("changed", "account", ("ais-care-swc",)),  # Azure's list of its projects
     }
     assert all(f.attribution.who == estate.owner.who for f in report.findings)
     assert {f.class_ for f in report.findings} == {Class.UNPLANNED}
-    assert all(
-        f.key.path[2:3] == ("aoai-hr-weu",) or f.kind == "resource-group" for f in report.findings
-    )
+    held = {f.key.path[2] for f in report.findings if f.kind != "resource-group"}
+    assert held == {"aoai-hr-weu", "ais-care-swc"}
 
 
 def test_every_edit_of_the_data_planes_is_one_finding_of_a_sweep(site: Site) -> None:
