@@ -28,7 +28,7 @@ def context(tmp_path: Path) -> Iterator[CheckContext]:
     ledger = Ledger.open(tmp_path / "ledger.git", clock=clock, create=True)
     vault = open_vault(str(tmp_path / "vault"), clock=clock)
     yield CheckContext(
-        cloud=cast(Cloud, None),
+        cloud=cast("Cloud", None),
         clock=clock,
         live=lambda: pytest.fail("nobody looks at the target"),
         ledger=ledger,
