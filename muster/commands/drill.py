@@ -56,7 +56,7 @@ def list_(invocation: Invocation) -> int:
     for row in rows:
         if isinstance(row, dict):
             words = row["error"] or row["title"]
-            ran = f"  [{row['verdict']}, {row['last']}]" if row["last"] else ""
+            ran = f"  [{row['mode']}: {row['verdict']}, {row['last']}]" if row["last"] else ""
             invocation.show(safe(f"{row['name']:<32} {words}{ran}"))
     return Exit.CLEAN
 
@@ -72,6 +72,7 @@ def _listed(name: str, file: Path, last: Mapping[str, Json] | None) -> JsonObjec
         "title": title,
         "error": error,
         "last": str(last.get("id")) if last else None,
+        "mode": last.get("mode") if last else None,
         "verdict": last.get("verdict") if last else None,
         "rto_seconds": last.get("rto_seconds") if last else None,
     }
