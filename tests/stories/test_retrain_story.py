@@ -66,7 +66,7 @@ def test_a_lost_model_is_trained_again_with_its_settings_and_stands_in_its_deplo
         for name in ("seed", "model", "hyperparameters", "user_provided_suffix"):
             assert again.get(name) == job.get(name), name
     standing = {
-        take_at(r.body, "/properties/model/name")
+        str(take_at(r.body, "/properties/model/name"))
         for k, r in after.resources.items()
         if k.kind == "deployment" and ".ft-" in str(take_at(r.body, "/properties/model/name"))
     }
