@@ -681,9 +681,10 @@ def summary(site: Site, limit: int = 6) -> list[str]:
     lines += [f"  {t.name:<16} {t.level.value:<10} {t.figure:<18} {t.words}" for t in _tiles(site)]
     shown: Sequence[Problem] = site.problems[:limit]
     for number, problem in enumerate(shown, 1):
-        lines.append(f"  {number}. {problem.level.value}: {problem.text}")
+        # A remedy may have several lines; here each gets one.
+        lines.append(f"  {number}. {problem.level.value}: {' '.join(problem.text.split())}")
         if problem.remedy:
-            lines.append(f"     next: {problem.remedy}")
+            lines.append(f"     next: {' '.join(problem.remedy.split())}")
     if len(site.problems) > limit:
         lines.append(f"  and {len(site.problems) - limit} more, in the report")
     return lines
