@@ -6,7 +6,8 @@
 
 PYTHON ?=
 ARGS ?=
-JOBS ?= 2
+# Tests wait for processes about as long as they compute: one more than two cores.
+JOBS ?= 3
 # Of make up: Prefect's port, your own muster.toml instead of a sandbox, and who hears of what.
 PORT ?= 4200
 CONFIG ?=

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator
 from datetime import timedelta
@@ -14,6 +15,11 @@ from hypothesis import HealthCheck, settings
 STRESS = os.environ.get("MUSTER_STRESS", "") not in ("", "0")
 # Markers whose tests must run: where they are promised, a skip is a failure (.ci/run).
 REQUIRED = frozenset(filter(None, os.environ.get("MUSTER_REQUIRE", "").split(",")))
+
+# A shell that runs tests in the background has SIGINT ignored, which children would inherit: those
+# that are to be interrupted would never hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "default",

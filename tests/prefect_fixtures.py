@@ -37,6 +37,9 @@ QUICK = {
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+    # Measuring Prefect's own server and workers would take most of the time and tell nothing.
+    "COVERAGE_PROCESS_CONFIG": "",
+    "COVERAGE_PROCESS_START": "",
     "MUSTER_STORAGE_KEY": "canary-of-the-workers-environment",
 }
 CANARY = QUICK["MUSTER_STORAGE_KEY"]

@@ -137,7 +137,7 @@ def test_prefect_runs_what_is_scheduled_and_people_decide_what_is_not(
         assert site.with_server("ready", "--via", "prefect", "--format", "json") == 2
         out, err = capsys.readouterr()
         valid("ready", json.loads(out))
-        assert "Beginning flow run" in err, "the log is not followed"
+        assert "completed successfully" in err, "the log is not followed"
 
     with subtests.test("a real drill waits for a typed decision, and goes on with it"):
         slow = site.script("slow-look", wait=12)

@@ -72,6 +72,7 @@ def shards_at(vault: Path, ending: str) -> list[Path]:
     return sorted(vault.glob(f"shards/*/shard-*{ending}"))
 
 
+@pytest.mark.stress
 def test_a_worker_that_dies_in_the_middle_costs_time_and_nothing_else(
     prefect_site: PrefectSite, start_worker: Callable[..., subprocess.Popen[bytes]]
 ) -> None:

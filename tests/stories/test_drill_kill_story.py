@@ -62,6 +62,7 @@ def rest(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 @pytest.mark.timeout(7200)  # a hundred of them, under stress
+@pytest.mark.stress
 def test_a_failover_drill_killed_at_any_instant_leaves_nothing(
     drill_site: DrillSite, scaled: Callable[[int, int], int]
 ) -> None:

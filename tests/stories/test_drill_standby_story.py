@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from snapshots.clock import SystemClock
 from snapshots.records import Records
 from tests.drill_fixtures import DrillSite
@@ -31,6 +33,7 @@ def test_what_a_drill_restored_into_the_standby_is_gone_afterwards(drill_site: D
     assert found["cleanup"]["removed"]
 
 
+@pytest.mark.stress
 def test_a_restore_that_cannot_be_taken_back_is_told_and_done_later(drill_site: DrillSite) -> None:
     drill_site.script("filters", FILTERS)
     before = drill_site.azure()
@@ -114,6 +117,7 @@ def test_a_failed_step_of_a_restore_is_a_failed_drill_and_nothing_stays(
     assert drill_site.azure() == before
 
 
+@pytest.mark.stress
 def test_a_file_that_an_interrupted_restore_uploaded_is_found_and_deleted(
     drill_site: DrillSite,
 ) -> None:

@@ -340,6 +340,7 @@ def test_two_people_approve_in_time_and_one_of_them_is_not_enough(drill_site: Dr
 # -------------------------------------------------------------------------- bounds of a script
 
 
+@pytest.mark.stress
 def test_a_drill_over_its_ceiling_does_nothing_and_one_below_runs(drill_site: DrillSite) -> None:
     text = (
         "target: isolated\nlimit: 1h\ncost_ceiling: {ceiling}\nscope: {{only: [{only}]}}\n"

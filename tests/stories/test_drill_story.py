@@ -178,6 +178,7 @@ def process_wait(process: subprocess.Popen[bytes], seconds: float) -> None:
         return
 
 
+@pytest.mark.stress
 def test_a_rehearsal_gives_a_distribution_without_touching_the_estate(
     sandbox: RunningSandbox, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.drill_fixtures import DrillSite
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,7 @@ def test_a_rehearsal_in_a_twin_of_the_snapshot_gives_a_distribution_and_evidence
     assert real["estimate"]["p50"] == rto["p50"]
 
 
+@pytest.mark.stress
 def test_a_rehearsal_with_a_fault_that_nothing_survives_names_the_step(
     drill_site: DrillSite,
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_rehearsal_that_is_interrupted_says_so_and_leaves_no_sandbox(
     assert (document["verdict"], document["mode"]) == ("interrupted", "rehearsal")
 
 
+@pytest.mark.stress
 def test_a_machine_without_a_ledger_restores_from_the_vault_alone(
     drill_site: DrillSite, tmp_path: Path
 ) -> None:
@@ -146,6 +150,7 @@ def test_a_machine_without_a_ledger_restores_from_the_vault_alone(
     assert (code, "there is no ledger yet" in words) == (1, True)
 
 
+@pytest.mark.stress
 def test_what_is_reconstructed_is_restored_and_not_what_the_ledger_has_since(
     drill_site: DrillSite,
 ) -> None:

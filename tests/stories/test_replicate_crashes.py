@@ -144,6 +144,7 @@ def test_a_killed_replication_goes_on_to_the_same_end_with_nothing_made_twice(
         "retrain",
     ],
 )
+@pytest.mark.stress
 def test_a_replication_is_taken_back_models_and_all(site: Site, way: str) -> None:
     site.sandbox.control("POST", "clock", {"scale": 5000 if way == "retrain" else 100})
     if way == "checkpoint":

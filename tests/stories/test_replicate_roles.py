@@ -14,6 +14,7 @@ from tests.sandbox_fixtures import RunningSandbox
 from tests.stories.test_snapshot_roles import CustomRole
 
 
+@pytest.mark.stress
 def test_the_operators_role_is_enough_to_replicate_to_be_ready_and_to_undo(
     sandbox: RunningSandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_copy_of_the_wrong_model_is_caught_and_never_goes_into_service(
     assert not [name for name in site.deployments() if name.startswith("muster-proof")]
 
 
+@pytest.mark.stress
 def test_a_standing_replica_with_another_model_is_replaced_and_proved_again(site: Site) -> None:
     site.configure()
     assert site.replicate("--apply", "--yes")["complete"] is True
@@ -177,6 +178,7 @@ def test_retraining_is_done_only_when_asked_and_answers_alike(site: Site) -> Non
     assert site.replicate("--apply", "--yes")["steps"] == []
 
 
+@pytest.mark.stress
 def test_cold_copies_and_proves_and_leaves_nothing_standing(site: Site) -> None:
     with_identity(site)
     site.configure('deployments = "cold"')
@@ -236,6 +238,7 @@ def test_a_model_that_is_called_outlives_the_fifteen_days_and_one_that_is_not_go
     assert alive == (FINE_TUNED if policy == "ping" else set())
 
 
+@pytest.mark.stress
 def test_what_azure_deleted_for_idleness_is_deployed_again(site: Site) -> None:
     site.configure('keep_alive = "redeploy"')
     site.replicate("--apply", "--yes")

@@ -232,6 +232,7 @@ WRITES = {
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.stress
 def test_a_failure_at_any_kind_of_step_leaves_a_record_that_is_gone_on_with(
     quick: RunningSandbox, engine: Engine, scaled: Callable[[int, int], int]
 ) -> None:

@@ -83,6 +83,7 @@ def lacking(site: Site) -> set[str]:
     return {need["action"] for check in found["checks"] for need in check["missing"]}
 
 
+@pytest.mark.stress
 def test_the_role_that_we_give_is_enough_and_each_part_of_it_is_needed(
     sandbox: RunningSandbox, new_site: Callable[..., Site], scaled: Callable[[int, int], int]
 ) -> None:
