@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -344,26 +344,44 @@ class _Taking:
     # ---- the work -------------------------------------------------------------------------
 
     def _work(self, tasks: list[_Task]) -> None:
-        """Read the tasks, and what they lead to, with a few threads."""
-        finished: SimpleQueue[tuple[_Task, Future[_Outcome]]] = SimpleQueue()
-        pool = ThreadPoolExecutor(max(1, self.options.threads), thread_name_prefix="take")
-        open_ = 0
+        """Read the tasks, and what they lead to, with a few threads.
 
-        def submit(task: _Task) -> None:
-            nonlocal open_
-            open_ += 1
+        The threads are spread over the subscriptions: each has a budget of its own, and one that
+        waits for it must not hold up the others.
+        """
+        finished: SimpleQueue[tuple[_Task, Future[_Outcome]]] = SimpleQueue()
+        threads = max(1, self.options.threads)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="take")
+        waiting: dict[str, deque[_Task]] = {}
+        busy: Counter[str] = Counter()
+
+        def add(task: _Task) -> None:
             self.asked[_kind_of(task)] += 1
-            future = pool.submit(self._read, task)
-            future.add_done_callback(lambda done: finished.put((task, done)))
+            waiting.setdefault(_subscription_of(task), deque()).append(task)
+
+        def ended(task: _Task) -> Callable[[Future[_Outcome]], None]:
+            return lambda done: finished.put((task, done))
+
+        def begin() -> None:
+            while waiting and busy.total() < threads:
+                name = min(waiting, key=lambda subscription: busy[subscription])
+                task = waiting[name].popleft()
+                if not waiting[name]:
+                    del waiting[name]
+                busy[name] += 1
+                future = pool.submit(self._read, task)
+                future.add_done_callback(ended(task))
 
         try:
             for task in tasks:
-                submit(task)
-            while open_:
+                add(task)
+            begin()
+            while busy.total():
                 task, future = finished.get()
-                open_ -= 1
+                busy[_subscription_of(task)] -= 1
                 for further in self._settle(task, future.result()):
-                    submit(further)
+                    add(further)
+                begin()
                 self._report(_kind_of(task))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -852,6 +870,16 @@ def _kind_of(task: _Task) -> str:
             return listing.kind.name
         case _Catalogue(catalogue):
             return catalogue.name
+        case _:
+            assert_never(task)
+
+
+def _subscription_of(task: _Task) -> str:
+    match task:
+        case _Catalogue(subscription=subscription):
+            return subscription
+        case _Listing(_, parent) | _Draft(_Listing(_, parent)):
+            return parent.subscription
         case _:
             assert_never(task)
 

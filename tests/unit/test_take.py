@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from threading import Event
 
 import pytest
 
+from snapshots.cloud.place import Cursor, Place
 from snapshots.errors import (
     CloudError,
     DeniedError,
@@ -571,3 +574,36 @@ def test_the_calls_of_a_snapshot_are_its_own() -> None:
     cloud = estate()
     first, second = taken(cloud).calls, taken(cloud).calls
     assert (first.made, first.floor, first.by_kind) == (second.made, second.floor, second.by_kind)
+
+
+class OneWaits(CannedCloud):
+    """A cloud in which one subscription answers only after another one has: its bucket is empty."""
+
+    def __init__(self, waits: str) -> None:
+        super().__init__({})
+        self.waits = waits
+        self.others = Event()
+
+    def list(
+        self,
+        place: Place,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        kind: str,
+        items: str,
+        cursor: Cursor,
+    ) -> Iterator[JsonObject]:
+        if place.subscription != self.waits:
+            self.others.set()
+        elif not self.others.wait(20):
+            raise UnreachableError("nobody else was asked meanwhile")
+        return super().list(place, path, params=params, kind=kind, items=items, cursor=cursor)
+
+
+@pytest.mark.parametrize("waits", [SUB, SUB.replace("1", "2")])
+def test_a_subscription_that_waits_for_its_budget_does_not_hold_up_the_others(waits: str) -> None:
+    scopes = (Scope(SUB), Scope(SUB.replace("1", "2")))
+    two = TakeOptions(reference=False, threads=2)
+    snapshot = taken(OneWaits(waits), *scopes, options=two)
+    assert not [gap for gap in snapshot.gaps if gap.reason is GapReason.UNREACHABLE]
