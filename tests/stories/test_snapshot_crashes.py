@@ -146,7 +146,7 @@ class Blobs:
         self.client.delete_blob(name)
 
 
-@pytest.fixture(params=["folder", "blob"])
+@pytest.fixture(params=["folder", pytest.param("blob", marks=pytest.mark.stress)])
 def stored(
     request: pytest.FixtureRequest, sandbox: RunningSandbox, new_site: Callable[..., Site]
 ) -> tuple[Site, Objects]:
