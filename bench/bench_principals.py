@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -192,6 +193,8 @@ def main() -> None:
         int(sys.argv[at]) if len(sys.argv) > at else usual
         for at, usual in ((1, 1000), (2, 10), (3, 10))
     )
+    # A worker that inherits an ignored SIGINT, as from a shell's background, never ends.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="bench-principals-"))
     file = folder / "estate.yaml"
     made = generated(accounts, subscriptions, deployments)
