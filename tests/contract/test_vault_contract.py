@@ -245,6 +245,35 @@ def test_a_source_that_breaks_leaves_nothing(place: Place, vault: Vault, known: 
     assert place.paths() == []
 
 
+@pytest.mark.parametrize("size", [17, 2 * BLOCK + 1], ids=str)
+def test_a_writer_whose_clock_runs_ahead_leaves_a_transfer_alone_that_is_under_way(
+    place: Place, vault: Vault, clock: Hands, size: int
+) -> None:
+    data = noise(size)
+    ahead = place.open(Hands(clock.now() + timedelta(days=30)))
+
+    def interrupted() -> Iterator[bytes]:
+        yield data[:7]
+        ahead.keep([b"kept by the other"])
+        yield data[7:]
+
+    try:
+        payload = vault.keep(interrupted())
+    finally:
+        ahead.close()
+    assert b"".join(vault.read(payload.sha256)) == data
+
+
+def test_what_a_killed_writer_left_a_day_ago_is_removed(tmp_path: Path, clock: Hands) -> None:
+    place = FolderPlace(tmp_path / "vault")
+    for name, age in (("old", 90_000), ("young", 60)):
+        place.put(f"incoming/{name}.part", b"half")
+        then = time.time() - age
+        os.utime(place.root / f"incoming/{name}.part", (then, then))
+    place.open(clock).keep([b"next"])
+    assert [p for p in place.paths() if p.startswith("incoming/")] == ["incoming/young.part"]
+
+
 def test_a_known_payload_costs_no_download(vault: Vault) -> None:
     kept = vault.keep([b"once"])
 
