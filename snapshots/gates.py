@@ -48,6 +48,8 @@ ACTIONS: Mapping[str, tuple[str, bool]] = {
     "file": (f"{_ACCOUNTS}/OpenAI/files", True),
     "fine-tuned-model": (f"{_ACCOUNTS}/OpenAI/fine-tunes", True),
     "vector-store": (f"{_ACCOUNTS}/OpenAI/assistants/vector_stores", True),
+    "project-file": (f"{_ACCOUNTS}/AIServices/assets", True),
+    "project-vector-store": (f"{_ACCOUNTS}/AIServices/assets", True),
     "assistant": (f"{_ACCOUNTS}/OpenAI/assistants", True),
     "agent": (f"{_ACCOUNTS}/AIServices/agents", True),
 }

@@ -188,8 +188,8 @@ class _Index:
             found = self._ids.get(_id(value), [])
         else:
             found = self._names.get((reference.kind, value.lower()), [])
-        if reference.kind:
-            found = [key for key in found if key.kind == reference.kind]
+        if reference.kinds:
+            found = [key for key in found if key.kind in reference.kinds]
         if len(found) < 2 and reference.by is not By.NAME:
             return found
         near = _nearest(holder, found)

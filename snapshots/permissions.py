@@ -92,6 +92,7 @@ _SNAPSHOT: Final = (
     Need(f"{_OPENAI}/assistants/read", "assistants", data=True),
     Need(f"{_OPENAI}/assistants/vector_stores/read", "vector stores", data=True),
     Need(f"{_FOUNDRY}/agents/read", "agents", data=True),
+    Need(f"{_FOUNDRY}/assets/read", "files and vector stores of projects", data=True),
 )
 
 _AUDIT: Final = (
@@ -159,6 +160,8 @@ _WRITES: Final = (
     Need(f"{_OPENAI}/assistants/vector_stores/delete", "undo", data=True),
     Need(f"{_FOUNDRY}/agents/write", "make agents again", data=True),
     Need(f"{_FOUNDRY}/agents/delete", "undo", data=True),
+    Need(f"{_FOUNDRY}/assets/write", "make files and stores of projects again", data=True),
+    Need(f"{_FOUNDRY}/assets/delete", "undo", data=True),
 )
 
 _RESTORE: Final = (*_READY, *_WRITES)

@@ -54,6 +54,7 @@ from snapshots.steps import (
 from snapshots.training import files_of, note_of, seconds_of
 
 _AUTHORIZATION = frozenset({"role-assignment", "lock"})
+_FILES = frozenset({"file", "project-file"})
 # What cannot be changed once it is there. An account is never deleted to change it.
 _FIXED: abc.Mapping[str, tuple[str, ...]] = {
     "account": ("/kind", "/location", "/properties/customSubDomainName"),
@@ -63,6 +64,7 @@ _FIXED: abc.Mapping[str, tuple[str, ...]] = {
         "/properties/scope",
     ),
     "file": ("",),  # the API has no call to change one
+    "project-file": ("",),
 }
 # Set by the service once the projects are there; a project cannot be there before its account.
 _AFTERWARDS = ("defaultProject", "associatedProjects")
@@ -105,7 +107,9 @@ _USUAL: abc.Mapping[str, Estimate] = {
     "project-capability-host": Estimate(60, 6),
     "managed-network": Estimate(30, 4),
     "file": Estimate(3, 2),
+    "project-file": Estimate(3, 2),
     "vector-store": Estimate(3, 2),
+    "project-vector-store": Estimate(3, 2),
     "rai-blocklist": Estimate(1, 2),
 }
 _OTHER = Estimate(1, 1)
@@ -228,7 +232,7 @@ def recoverable(
         kind = BY_NAME.get(key.kind)
         if kind is None or kind.way is Way.NEVER or not kind.writable(resource.body):
             continue
-        if not (key.kind == "file" and (_is_result(resource) or not resource.payloads)):
+        if not (key.kind in _FILES and (_is_result(resource) or not resource.payloads)):
             present[key] = resource
     for key, resource in wanted.items():
         kind = BY_NAME.get(key.kind)
@@ -265,7 +269,7 @@ def recoverable(
                 "that resource again, then restore this.",
                 comeback.source,
             )
-        elif key.kind == "file" and _is_result(resource):
+        elif key.kind in _FILES and _is_result(resource):
             present.pop(key, None)
             if other is not None and other.payloads == resource.payloads:
                 continue
@@ -664,7 +668,7 @@ class _Drafting:
         kind = BY_NAME[draft.key.kind]
         if kind.attached:
             return set()
-        referred = {reference.kind for reference in kind.references}
+        referred = {name for reference in kind.references for name in reference.kinds}
         found: set[int] = set()
         for need in kind.needs:
             other = BY_NAME[need]

@@ -384,7 +384,7 @@ class Replicator:
         for key, resource in source.resources.items():
             if key.kind in LEFT or (cold and key.kind == "deployment"):
                 continue
-            if key.kind == "file" and resource.body.get("purpose") in _RESULTS:
+            if key.kind in {"file", "project-file"} and resource.body.get("purpose") in _RESULTS:
                 continue  # written by the service alone, of a job that the standby has not
             if key.kind == "resource-group" and key.path in groups:
                 continue  # the standby's group is there, with tags of its own

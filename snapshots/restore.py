@@ -381,7 +381,7 @@ def _kinds_for(named: Iterable[Key], wanted: Mapping[Key, Resource]) -> tuple[Ki
             continue
         names.add(name)
         kind = BY_NAME[name]
-        further = {r.kind for r in kind.references if r.kind} | set()
+        further = {name for r in kind.references for name in r.kinds}
         if kind.parent != SUBSCRIPTION:
             further.add(kind.parent)
         at |= further - names

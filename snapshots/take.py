@@ -218,6 +218,7 @@ def take(
         kinds=tuple(k for k in kinds if not k.optional or (options or TakeOptions()).conversations),
         progress=progress,
         earlier=_earlier(previous),
+        before=previous,
         descend=descend,
     )
     resources, gaps, reference = taking.run()
@@ -301,6 +302,7 @@ class _Taking:
     kinds: tuple[Kind, ...]
     progress: Callable[[Progress], None] | None
     earlier: Mapping[tuple[str, str], Resource]
+    before: Snapshot | None = None
     descend: Callable[[Resource], bool] | None = None
     known: frozenset[str] = frozenset()
     resources: dict[Key, Resource] = field(default_factory=dict)
@@ -335,6 +337,7 @@ class _Taking:
         if self.options.reference:
             self._work(list(self._catalogues(subscriptions)))
         self._settle_doubts()
+        self._leave_shared()
         self._leave_scope()
         for kind, number in sorted(self.floor.items()):
             self.cloud.calls.expect(kind, number)
@@ -457,8 +460,14 @@ class _Taking:
                 calls[kind.name] += _pages(fold.location, len(found))
         kept: tuple[Payload, ...] = ()
         if kind.content is not None and self._wants(kind.content, draft.wire):
-            payload, fetched = self._content(kind.content, draft, place, name)
-            kept = (payload,)
+            try:
+                payload, fetched = self._content(kind.content, draft, place, name)
+            except CloudError as error:
+                if not kind.content.withheld(error):
+                    raise
+                fetched = 1  # Azure's rule, which only asking tells: there are no bytes to have
+            else:
+                kept = (payload,)
             calls[kind.name] += fetched
         body = kind.canonical(wire, self.fingerprints)
         return _Done(_resource(draft, body, kept), calls)
@@ -491,9 +500,13 @@ class _Taking:
 
     def _known_payload(self, content: Content, draft: _Draft, size: int | None) -> Payload | None:
         """A file's bytes never change under its id (there is no call to change them)."""
-        before = self.earlier.get((draft.key.kind, draft.id))
-        if before is None or before.key.within != draft.key.within:
-            return None
+        kind, within = draft.listing.kind, draft.key.within
+        before = self.earlier.get((kind.name, draft.id))
+        if before is None or before.key.within != within:
+            # The listing above may show it too; then it is kept, and known, there.
+            before = self.earlier.get((kind.same_as, draft.id)) if kind.same_as else None
+            if before is None or before.key.within != within[:-1]:
+                return None
         for payload in before.payloads:
             if (
                 payload.name == content.role
@@ -733,6 +746,37 @@ class _Taking:
                 at = self.held.get(at)
             if at == key:
                 del self.resources[other]
+
+    # ---- one thing, two listings ----------------------------------------------------------
+
+    def _leave_shared(self) -> None:
+        """What the listing above shows too is kept there: two planes may be one.
+
+        Where that listing was not read, what it showed before is still its own, behind its gap.
+        """
+        for kind in self.kinds:
+            if not kind.same_as:
+                continue
+            above = {
+                (key.within, resource.id.lower())
+                for key, resource in self.resources.items()
+                if key.kind == kind.same_as
+            }
+            unread = [g.key.path for g in self.gaps if g.listing and kind.same_as in g.hides]
+            if self.before is not None and unread:
+                known = {**self.before.stale, **self.before.resources}
+                above |= {
+                    (key.within, resource.id.lower())
+                    for key, resource in known.items()
+                    if key.kind == kind.same_as
+                    and any(key.path[: len(path)] == path for path in unread)
+                }
+            if not above:
+                continue
+            for key in [k for k in self.resources if k.kind == kind.name]:
+                # The parent's own holder: a project's account.
+                if (key.within[:-1], self.resources[key].id.lower()) in above:
+                    del self.resources[key]
 
     # ---- scope ----------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from snapshots.errors import (
     MissingError,
 )
 from snapshots.kinds import BY_NAME
-from snapshots.kinds.base import SUBSCRIPTION, Kind, Parent, own_name
+from snapshots.kinds.base import SUBSCRIPTION, Kind, Parent, Way, own_name
 from snapshots.mapping import missing_versions, put_at, take_at, versions_of
 from snapshots.model import Json, JsonObject, Key, Payload, Resource
 from snapshots.secrets import Fingerprints
@@ -265,9 +265,9 @@ class Writer:
             # Things of one name are told apart by the second in which they were made.
             self.clock.sleep(_PAUSE)
         match resource.key.kind:
-            case "file":
+            case "file" | "project-file":
                 return self._file(resource, body, begun=begun)
-            case "vector-store":
+            case "vector-store" | "project-vector-store":
                 return self._vector_store(resource, body, before=before, begun=begun)
             case "assistant":
                 return self._assistant(resource, body, before=before, begun=begun)
@@ -427,7 +427,7 @@ class Writer:
         fields = {"purpose": str(body.get("purpose") or "fine-tune")}
         with self._local(payload) as path:
             answer = self.cloud.upload(
-                place, f"{_V1}/files", fields=fields, file=(name, path), kind="file"
+                place, f"{_V1}/files", fields=fields, file=(name, path), kind=resource.key.kind
             )
         made = _id_of(answer.body, resource.key)
         self._until_processed(place, made, resource.key)
@@ -447,7 +447,7 @@ class Writer:
             place,
             f"{_V1}/files",
             params={"limit": "100"},
-            kind="file",
+            kind=key.kind,
             items="data",
             cursor=Cursor.OPENAI_AFTER,
         )
@@ -494,11 +494,11 @@ class Writer:
             place = self.place(resource.key)
             body = self.resolved(BY_NAME[resource.key.kind].write_shape(resource.body))
             match resource.key.kind:
-                case "file" if resource.payloads:
+                case "file" | "project-file" if resource.payloads:
                     name = str(body.get("filename") or resource.key.name)
                     purpose = str(body.get("purpose") or "fine-tune")
                     return self._same_file(place, resource.key, name, resource.payloads[0], purpose)
-                case "vector-store":
+                case "vector-store" | "project-vector-store":
                     return self._same_named(place, resource, f"{_V1}/vector_stores", {})
                 case "assistant":
                     return self._same_named(place, resource, "/openai/assistants", _CLASSIC)
@@ -512,7 +512,7 @@ class Writer:
     def _vector_store(
         self, resource: Resource, body: JsonObject, *, before: Resource | None, begun: bool
     ) -> Written:
-        place = self.place(resource.key)
+        place, kind = self.place(resource.key), resource.key.kind
         sent: JsonObject = {
             n: body[n] for n in ("name", "metadata", "expires_after") if body.get(n) is not None
         }
@@ -522,9 +522,9 @@ class Writer:
             adopted = bool(id_)
         if id_:
             where = f"{_V1}/vector_stores/{quote(id_, safe='')}"
-            self.cloud.post(place, where, sent, kind="vector-store", reads=True)
+            self.cloud.post(place, where, sent, kind=kind, reads=True)
         else:
-            answer = self.cloud.post(place, f"{_V1}/vector_stores", sent, kind="vector-store")
+            answer = self.cloud.post(place, f"{_V1}/vector_stores", sent, kind=kind)
             id_ = _id_of(answer.body, resource.key)
         self._fill(place, id_, resource, there=before is not None or adopted)
         return Written(id_, adopted=adopted)
@@ -543,7 +543,7 @@ class Writer:
                 place,
                 where,
                 params={"limit": "100"},
-                kind="vector-store",
+                kind=resource.key.kind,
                 items="data",
                 cursor=Cursor.OPENAI_AFTER,
             ):
@@ -557,10 +557,10 @@ class Writer:
             if isinstance(item.get("chunking_strategy"), dict):
                 sent["chunking_strategy"] = item["chunking_strategy"]
             # Attaching a file again processes it again and makes no second one.
-            self.cloud.post(place, where, sent, kind="vector-store", reads=True)
+            self.cloud.post(place, where, sent, kind=resource.key.kind, reads=True)
         for id_ in have:
             if id_ not in wanted:
-                self._gone(place, f"{where}/{quote(id_, safe='')}", {}, "vector-store")
+                self._gone(place, f"{where}/{quote(id_, safe='')}", {}, resource.key.kind)
 
     def _same_named(
         self, place: Place, resource: Resource, path: str, params: Mapping[str, str]
@@ -646,8 +646,8 @@ class Writer:
         kind, place = BY_NAME[resource.key.kind], self.place(resource.key)
         params = _params(kind)
         match resource.key.kind:
-            case "file" | "vector-store":
-                what = "files" if resource.key.kind == "file" else "vector_stores"
+            case "file" | "project-file" | "vector-store" | "project-vector-store":
+                what = "files" if kind.way is Way.UPLOAD else "vector_stores"
                 path, params = f"{_V1}/{what}/{quote(id_, safe='')}", {}
             case "assistant":
                 path, params = f"/openai/assistants/{quote(id_, safe='')}", _CLASSIC

@@ -14,7 +14,7 @@ from drills.model import CheckContext
 from snapshots.cloud import Cursor, Place
 from snapshots.errors import DamagedAnswerError
 from snapshots.mapping import logical
-from snapshots.model import Json, JsonObject, Resource
+from snapshots.model import Json, JsonObject, Key, Resource
 from snapshots.plan import recoverable
 
 _STORES = "/openai/v1/vector_stores"
@@ -48,8 +48,9 @@ def judged_counts(
 class VectorIndexCheck(AskedCheck):
     """Vector stores hold their files, all of them indexed.
 
-    Those of the snapshot by the number it says, less what Azure never gives back; those of a
-    Foundry project by `files`, a table from name to number, with `subject` naming the project. With
+    Those of the snapshot, of accounts and of Foundry projects, by the number it says, less what
+    Azure never gives back; those of one project also by `files`, a table from name to number, with
+    `subject` naming the project. With
     `probe`, a search must find something. Its control is a store that lacks one file.
     """
 
@@ -66,7 +67,7 @@ class VectorIndexCheck(AskedCheck):
         """Count."""
         if self.files:
             return self._project(context, broken=broken)
-        kinds = frozenset({"vector-store"})
+        kinds = frozenset({"vector-store", "project-vector-store"})
         found = find(context, self.declaration.subject, kinds, self.store)
         should = context.expected.resources if context.expected is not None else {}
         there = logical(context.live().resources)
@@ -78,7 +79,10 @@ class VectorIndexCheck(AskedCheck):
         if found.hidden:
             judged.append(not_run(f"{found.hidden[0].key}: {found.hidden[0].detail}"))
         for store in found.there:
-            place = endpoint(context, account_of(context, store.key))
+            if store.key.kind == "project-vector-store":
+                place = project_place(context, Key("project", store.key.within))
+            else:
+                place = endpoint(context, account_of(context, store.key))
             wanted = _files_in(should.get(store.key, store))
             least = _files_in(can.get(store.key, should.get(store.key, store)))
             files = (wanted, wanted - least)

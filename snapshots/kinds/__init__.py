@@ -13,6 +13,7 @@ from snapshots.kinds.deployments import DEPLOYMENT
 from snapshots.kinds.groups import RESOURCE_GROUP
 from snapshots.kinds.network import MANAGED_NETWORK, OUTBOUND_RULE, PRIVATE_ENDPOINT_CONNECTION
 from snapshots.kinds.openai import ASSISTANT, FILE, FINE_TUNED_MODEL, FINE_TUNING_JOB, VECTOR_STORE
+from snapshots.kinds.project_data import PROJECT_FILE, PROJECT_VECTOR_STORE
 from snapshots.kinds.projects import (
     ACCOUNT_CAPABILITY_HOST,
     ACCOUNT_CONNECTION,
@@ -42,6 +43,8 @@ KINDS: tuple[Kind, ...] = (
     PROJECT,
     PROJECT_CONNECTION,
     PROJECT_CAPABILITY_HOST,
+    PROJECT_FILE,
+    PROJECT_VECTOR_STORE,
     VECTOR_STORE,
     ASSISTANT,
     AGENT,

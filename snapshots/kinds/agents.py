@@ -34,6 +34,8 @@ AGENT = Kind(
         "deployment",
         "project-connection",
         "project-capability-host",
+        "project-vector-store",
+        "project-file",
         "vector-store",
         "file",
     ),
@@ -96,9 +98,19 @@ AGENT = Kind(
     references=(
         Reference("versions[].definition.model", "deployment", By.NAME, Flow.IN),
         Reference(
-            "versions[].definition.tools[].vector_store_ids[]", "vector-store", By.ID, Flow.IN
+            "versions[].definition.tools[].vector_store_ids[]",
+            "project-vector-store",
+            By.ID,
+            Flow.IN,
+            or_kinds=("vector-store",),
         ),
-        Reference("versions[].definition.tools[].container.file_ids[]", "file", By.ID, Flow.IN),
+        Reference(
+            "versions[].definition.tools[].container.file_ids[]",
+            "project-file",
+            By.ID,
+            Flow.IN,
+            or_kinds=("file",),
+        ),
         Reference(
             "versions[].definition.tools[].project_connection_id", "project-connection", By.NAME
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from snapshots.cloud.place import Cursor, Plane
+from snapshots.errors import CloudError
 from snapshots.kinds.fields import Default, Fields, Normaliser, Pattern
 from snapshots.model import Json, JsonObject, Key, Recovery, Resource
 from snapshots.secrets import Fingerprints
@@ -43,7 +44,7 @@ class Way(StrEnum):
 class Reference:
     """Where a body holds another resource's id, name or principal.
 
-    `path` is a field pattern. `kind` is the target's kind, or "" when the ARM id says it. The
+    `path` is a field pattern. `kind` is the target's kind, or "" when its id says it. The
     Mapping and the IdMap rewrite what stands there.
     """
 
@@ -51,6 +52,12 @@ class Reference:
     kind: str
     by: By = By.ID
     flow: Flow = Flow.NONE
+    or_kinds: tuple[str, ...] = ()  # what else the id may be of: data of the account above
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that it may point to; none when the id alone says it."""
+        return (self.kind, *self.or_kinds) if self.kind else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +91,8 @@ class Content:
     """Bytes that belong to a resource. `path` is a template over its own {id} and {name}.
 
     `when` says whether Azure lets them be read; `size` names the property with their number.
+    `withheld` knows the refusal that is a rule of Azure's, where only asking tells: what is refused
+    so is recorded without its bytes, and is no gap.
     """
 
     role: str
@@ -91,6 +100,7 @@ class Content:
     params: Mapping[str, str] = field(default_factory=dict)
     size: str = ""
     when: Callable[[Mapping[str, Json]], bool] = lambda _wire: True
+    withheld: Callable[[CloudError], bool] = lambda _error: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,8 @@ class Kind:
     path_of: Callable[[Parent, Mapping[str, Json]], tuple[str, ...]] | None = None
     attached: bool = False  # listed by subscription, and belongs to whatever its path names
     shape: Callable[[JsonObject], JsonObject] | None = None  # hook: before the table is applied
+    # A kind of what holds the parent, whose listing may show the same things: there they stay.
+    same_as: str = ""
     folds: tuple[Fold, ...] = ()
     content: Content | None = None
     absent_codes: frozenset[str] = frozenset()  # error codes that mean "there is none here"

@@ -108,7 +108,9 @@ class Links:
                 return self._by_principal.get(value.lower())
             case By.ID:
                 found = self._by_id.get(value.lower().rstrip("/"), [])
-                fitting = [key for key in found if reference.kind in {"", key.kind}]
+                fitting = [
+                    key for key in found if not reference.kinds or key.kind in reference.kinds
+                ]
                 return _nearest(source, fitting)
             case By.NAME:
                 return self._named(source, reference.kind, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from snapshots.cloud.place import Cursor, Plane
+from snapshots.errors import CloudError
 from snapshots.kinds.accounts import openai_endpoint, serves_models
 from snapshots.kinds.base import (
     By,
@@ -30,11 +31,13 @@ _REFERENCE = "https://learn.microsoft.com/azure/ai-foundry/openai/latest"
 _AT_REST = "https://learn.microsoft.com/azure/ai-foundry/openai/encrypt-data-at-rest"
 
 
-def _filename(wire: Mapping[str, Json]) -> str:
+def filename(wire: Mapping[str, Json]) -> str:
+    """Give the name a file was uploaded under; its id when it has none."""
     return str(wire.get("filename") or wire.get("id") or "")
 
 
-def _name_or_id(wire: Mapping[str, Json]) -> str:
+def name_or_id(wire: Mapping[str, Json]) -> str:
+    """Give the name, the id where somebody gave none."""
     return str(wire.get("name") or wire.get("id") or "")
 
 
@@ -51,6 +54,14 @@ def _readable(wire: Mapping[str, Json]) -> bool:
     }
 
 
+def withheld(error: CloudError) -> bool:
+    """Whether Azure says that files of this purpose are never given back: a rule, no failure.
+
+    `_readable` knows the one purpose that is documented; an answer may name others.
+    """
+    return error.status in {400, 403} and "not allowed to download" in error.what.lower()
+
+
 _FILE_AGAIN = Comeback(
     Recovery.RECREATED,
     "Uploaded again from the vault, under a new id. Microsoft keeps training, validation and "
@@ -65,9 +76,22 @@ _FILE_LOST = Comeback(
 )
 
 
-def _file_recovery(resource: Resource) -> Comeback:
+def file_recovery(resource: Resource) -> Comeback:
+    """A file comes back when the vault has its bytes."""
     return _FILE_AGAIN if resource.payloads else _FILE_LOST
 
+
+# A project's own files and stores have the same shapes: `project_data` uses these tables too.
+FILE_CONTENT = Content(
+    role="content",
+    path=_V1 + "/files/{id}/content",
+    size="bytes",
+    when=_readable,
+    withheld=withheld,
+)
+FILE_FIELDS = Fields(
+    volatile=("created_at", "expires_at", "status", "status_details"), read_only=("bytes",)
+)
 
 FILE = Kind(
     name="file",
@@ -77,15 +101,13 @@ FILE = Kind(
     endpoint=openai_endpoint,
     applies=serves_models,
     location=Location(path=f"{_V1}/files", params=_LIMIT, items="data", cursor=Cursor.OPENAI_AFTER),
-    named=_filename,
+    named=filename,
     random_id=True,
-    content=Content(role="content", path=_V1 + "/files/{id}/content", size="bytes", when=_readable),
-    fields=Fields(
-        volatile=("created_at", "expires_at", "status", "status_details"), read_only=("bytes",)
-    ),
+    content=FILE_CONTENT,
+    fields=FILE_FIELDS,
     way=Way.UPLOAD,
     comeback=_FILE_AGAIN,
-    recovery_of=_file_recovery,
+    recovery_of=file_recovery,
 )
 
 
@@ -193,6 +215,46 @@ def _has_files(wire: Mapping[str, Json]) -> bool:
     return not isinstance(counts, dict) or counts.get("total") != 0
 
 
+STORE_FIELDS = Fields(
+    volatile=(
+        "created_at",
+        "usage_bytes",
+        "file_counts",
+        "status",
+        "expires_at",
+        "last_active_at",
+        "files[].object",
+        "files[].created_at",
+        "files[].usage_bytes",
+        "files[].vector_store_id",
+        "files[].status",
+        "files[].last_error",
+    ),
+    items=(Items("files", ("id",)),),
+    defaults=(
+        Default("metadata", {}),
+        Default("files", []),
+        Default("files[].attributes", {}),
+    ),
+)
+
+
+def store_files(cursor: Cursor) -> tuple[Fold, ...]:
+    """The files of a store are listed by a call of their own."""
+    return (
+        Fold(
+            into="files",
+            location=Location(
+                path=_V1 + "/vector_stores/{id}/files",
+                params=_LIMIT,
+                items="data",
+                cursor=cursor,
+            ),
+            when=_has_files,
+        ),
+    )
+
+
 VECTOR_STORE = Kind(
     name="vector-store",
     title="vector stores with files",
@@ -204,42 +266,10 @@ VECTOR_STORE = Kind(
     location=Location(
         path=f"{_V1}/vector_stores", params=_LIMIT, items="data", cursor=Cursor.OPENAI_AFTER
     ),
-    named=_name_or_id,
+    named=name_or_id,
     random_id=True,
-    folds=(
-        Fold(
-            into="files",
-            location=Location(
-                path=_V1 + "/vector_stores/{id}/files",
-                params=_LIMIT,
-                items="data",
-                cursor=Cursor.OPENAI_AFTER,
-            ),
-            when=_has_files,
-        ),
-    ),
-    fields=Fields(
-        volatile=(
-            "created_at",
-            "usage_bytes",
-            "file_counts",
-            "status",
-            "expires_at",
-            "last_active_at",
-            "files[].object",
-            "files[].created_at",
-            "files[].usage_bytes",
-            "files[].vector_store_id",
-            "files[].status",
-            "files[].last_error",
-        ),
-        items=(Items("files", ("id",)),),
-        defaults=(
-            Default("metadata", {}),
-            Default("files", []),
-            Default("files[].attributes", {}),
-        ),
-    ),
+    folds=store_files(Cursor.OPENAI_AFTER),
+    fields=STORE_FIELDS,
     references=(Reference("files[].id", "file", By.ID, Flow.IN),),
     way=Way.POST,
     comeback=Comeback(
@@ -261,7 +291,7 @@ ASSISTANT = Kind(
     location=Location(
         path="/openai/assistants", params=_CLASSIC, items="data", cursor=Cursor.OPENAI_AFTER
     ),
-    named=_name_or_id,
+    named=name_or_id,
     random_id=True,
     fields=Fields(
         volatile=("created_at",),

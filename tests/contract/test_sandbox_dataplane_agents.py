@@ -367,6 +367,31 @@ def test_a_project_wants_a_token_of_its_own_audience_and_a_role(
     assert plain.status_code == 404
 
 
+def test_a_projects_files_and_stores_ask_for_the_data_actions_of_a_project(
+    ground: Playground, account: Record
+) -> None:
+    desk = ground.foundry("swc", "desk").get_openai_client(http_client=ground.http())
+    kept = desk.files.create(file=("a.md", b"Soup is hot."), purpose="assistants")
+    store = desk.vector_stores.create(name="food", file_ids=[kept.id])
+    assert [found.id for found in desk.files.list()] == [kept.id]
+    assert [found.id for found in desk.vector_stores.files.list(store.id)] == [kept.id]
+    with pytest.raises(openai.BadRequestError, match="Not allowed to download"):
+        desk.files.content(kept.id)
+    # The account's own plane knows nothing of it, nor does a role for the account's OpenAI paths.
+    assert list(ground.v1("swc").files.list()) == []
+    assert list(ground.v1("swc").vector_stores.list()) == []
+    ground.token("only-openai", role="Cognitive Services OpenAI Contributor")
+    other = ground.foundry("swc", "desk", "only-openai")
+    client = other.get_openai_client(http_client=ground.http())
+    with pytest.raises(openai.AuthenticationError, match="AIServices/assets/read"):
+        list(client.vector_stores.list())
+    with pytest.raises(openai.AuthenticationError, match="AIServices/assets/write"):
+        client.files.create(file=("b.md", b"x"), purpose="assistants")
+    desk.vector_stores.delete(store.id)
+    desk.files.delete(kept.id)
+    assert list(desk.files.list()) == []
+
+
 def test_secrets_of_a_connection_come_only_when_asked_for(
     ground: Playground, account: Record
 ) -> None:

@@ -85,7 +85,7 @@ def test_an_estate_that_was_destroyed_comes_back_and_what_does_not_is_named(
     assert lost <= named
     assert {key.kind for key in lost} == {
         "commitment-plan", "deployment", "file", "fine-tuned-model", "fine-tuning-job",
-        "lock", "private-endpoint-connection", "role-assignment",
+        "lock", "private-endpoint-connection", "project-file", "role-assignment",
     }  # fmt: skip
     for entry in prepared.plan.not_restorable:
         assert entry.sentence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 
@@ -18,7 +18,8 @@ from snapshots.errors import (
     UnreachableError,
 )
 from snapshots.kinds import BY_NAME, descendants
-from snapshots.model import GapReason, JsonObject, Key, Snapshot, canonical
+from snapshots.kinds.links import Links
+from snapshots.model import GapReason, JsonObject, Key, Recovery, Snapshot, canonical
 from snapshots.secrets import Fingerprints
 from snapshots.take import Progress, Scope, TakeOptions, take
 from tests.canned_cloud import CannedCloud, FrozenClock, KeptPayloads
@@ -406,7 +407,7 @@ def test_a_region_that_is_down_is_said_once_per_account_and_the_rest_is_read() -
     assert set(listings[0].hides) == set(descendants("account")) - {
         "account", "private-endpoint-connection", "thread", "managed-network", "outbound-rule",
         "project", "account-connection", "account-capability-host", "project-connection",
-        "project-capability-host", "agent",
+        "project-capability-host", "project-file", "project-vector-store", "agent",
     }  # fmt: skip
     assert Key("account", (SUB, "rg-ai", "two")) in snapshot.resources
     (reference,) = [gap for gap in snapshot.gaps if gap not in listings]
@@ -607,3 +608,97 @@ def test_a_subscription_that_waits_for_its_budget_does_not_hold_up_the_others(wa
     two = TakeOptions(reference=False, threads=2)
     snapshot = taken(OneWaits(waits), *scopes, options=two)
     assert not [gap for gap in snapshot.gaps if gap.reason is GapReason.UNREACHABLE]
+
+
+DESK = "https://one.services.ai.azure.com/api/projects/desk"
+
+
+def with_project(*, in_account: bool = False) -> CannedCloud:
+    """A Foundry account with one project; `in_account`: the account lists what the project has."""
+    one = account_id("One")
+    project = child(one, "projects", "desk", endpoints={"AI Foundry API": DESK})
+    files = [file("file-p", "cases.jsonl", 5, 1, "batch"), file("file-q", "policy.md", 9, 2, "x")]
+    store: JsonObject = {"id": "vs_1", "name": "knowledge", "created_at": 3}
+    held: list[JsonObject] = [{"id": "file-p", "object": "vector_store.file"}]
+    tools = [{"type": "file_search", "vector_store_ids": ["vs_1"]}]
+    agent: JsonObject = {"id": "clerk", "name": "clerk", "object": "agent"}
+    version = {"version": "1", "definition": {"kind": "prompt", "model": "chat", "tools": tools}}
+    planes = [f"{DESK}/openai/v1", *([f"{ENDPOINT}/openai/v1"] if in_account else [])]
+    cloud = CannedCloud(
+        {
+            ACCOUNTS: [account(kind="AIServices", projects=True)],
+            f"{one}/projects": [project],
+            f"{DESK}/agents": [agent],
+            f"{DESK}/agents/clerk/versions": [version],  # type: ignore[list-item]
+            **{f"{plane}/files": files for plane in planes},
+            **{f"{plane}/vector_stores": [store] for plane in planes},
+            **{f"{plane}/vector_stores/vs_1/files": held for plane in planes},
+        },
+        {f"{plane}/files/file-p/content": b"12345" for plane in planes},
+    )
+    rule = "Azure refuses the request (400): Not allowed to download files of purpose: x"
+    cloud.errors["/openai/v1/files/file-q/content"] = CloudError(rule, status=400)
+    return cloud
+
+
+def test_the_data_of_a_project_is_read_where_there_is_a_project_and_counts_in_the_floor() -> None:
+    snapshot = taken(with_project())
+    desk = f"{SUB}/rg-ai/one/desk"
+    assert not snapshot.gaps
+    assert keys(snapshot, "project-file") == [
+        f"project-file/{desk}/cases.jsonl",
+        f"project-file/{desk}/policy.md",
+    ]
+    assert keys(snapshot, "project-vector-store") == [f"project-vector-store/{desk}/knowledge"]
+    assert snapshot.calls.made == snapshot.calls.floor
+    cloud = with_project()
+    cloud.listings[ACCOUNTS.lower()] = [account(kind="AIServices")]  # no projects there
+    assert not [path for place, path in (taken(cloud), cloud)[1].asked if DESK in place.base]
+
+
+def test_a_file_that_azure_never_gives_back_is_recorded_without_bytes_and_is_no_gap() -> None:
+    snapshot = taken(with_project())
+    kept = snapshot.resources[Key("project-file", (SUB, "rg-ai", "one", "desk", "policy.md"))]
+    assert not kept.payloads
+    assert BY_NAME["project-file"].recovery(kept).recovery is Recovery.LOST
+    other = snapshot.resources[Key("project-file", (SUB, "rg-ai", "one", "desk", "cases.jsonl"))]
+    assert BY_NAME["project-file"].recovery(other).recovery is Recovery.RECREATED
+    broken = with_project()  # the control: another refusal is not that rule
+    broken.errors["/openai/v1/files/file-q/content"] = CloudError("Azure refuses it", status=400)
+    assert [gap.key.name for gap in taken(broken).gaps] == ["policy.md"]
+
+
+def test_what_account_and_project_both_list_is_there_once_and_downloaded_once() -> None:
+    payloads = KeptPayloads()
+    snapshot = taken(with_project(in_account=True), payloads=payloads)
+    assert not keys(snapshot, "project-file")
+    assert not keys(snapshot, "project-vector-store")
+    assert len(keys(snapshot, "file")) == 2
+    store = Key("vector-store", (SUB, "rg-ai", "one", "knowledge"))
+    agent = Key("agent", (SUB, "rg-ai", "one", "desk", "clerk"))
+    assert store in Links(snapshot.resources).origins(agent)
+    again = with_project(in_account=True)
+    assert written(taken(again, previous=snapshot, payloads=payloads)) == written(snapshot)
+    assert not [path for _, path in again.asked if path.endswith("file-p/content")]
+    # The account's listing fails: what it held is behind its gap, and not new in the project.
+    hidden = with_project(in_account=True)
+    hidden.on = failing(f"{ENDPOINT}/openai/v1/files")
+    later = taken(hidden, previous=snapshot, payloads=payloads)
+    assert not keys(later, "file")
+    assert not keys(later, "project-file")
+    assert later.hidden(Key("file", (SUB, "rg-ai", "one", "cases.jsonl")))
+
+
+def failing(url: str) -> Callable[[Place, str], None]:
+    def on(place: Place, path: str) -> None:
+        if place.base + path == url:
+            raise CloudError("Azure failed (500)", status=500)
+
+    return on
+
+
+def test_what_a_projects_file_reached_is_found_along_store_and_agent() -> None:
+    found = Links(taken(with_project()).resources)
+    path = (SUB, "rg-ai", "one", "desk")
+    store, agent = Key("project-vector-store", (*path, "knowledge")), Key("agent", (*path, "clerk"))
+    assert found.reached(Key("project-file", (*path, "cases.jsonl"))) == (store, agent)

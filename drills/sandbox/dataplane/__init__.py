@@ -17,7 +17,15 @@ from drills.sandbox.dataplane import (
     responses,
     vector_stores,
 )
-from drills.sandbox.dataplane.ask import Ask, DataError, Dialect, Route, peek
+from drills.sandbox.dataplane.ask import (
+    OPENAI,
+    SERVICES,
+    Ask,
+    DataError,
+    Dialect,
+    Route,
+    peek,
+)
 from drills.sandbox.dataplane.gate import Gate
 from drills.sandbox.ids import region_name
 from drills.sandbox.wire import Answer, ArmError, Call
@@ -114,7 +122,8 @@ class DataPlane:
             )
         route, names = self._route(call, place)
         scope = project.id if project is not None else account.id
-        self.gate.permit(call, route.action, scope)
+        action = _project_action(route.action) if project is not None else route.action
+        self.gate.permit(call, action, scope)
         return route.handler(Ask(self.world, call, account, place.dialect, project, names))
 
     def _route(self, call: Call, place: _Place) -> tuple[Route, dict[str, str]]:
@@ -135,6 +144,21 @@ class DataPlane:
             "SandboxUnsupported",
             f"This sandbox does not play {call.method} {call.path} ({place.dialect}).",
         )
+
+
+def _project_action(action: str) -> str:
+    """The data action that a project asks for where an account asks for one of OpenAI.
+
+    Azure's own refusals name AIServices/assets/read for a project's vector stores and
+    AIServices/agents/… for its assistants and threads (public issues of 2025 and 2026). That files
+    go with the stores, and that writing and deleting are named alike, is a guess.
+    """
+    verb = action.rsplit("/", 1)[-1]
+    if action.startswith((f"{OPENAI}/files/", f"{OPENAI}/assistants/vector_stores/")):
+        return f"{SERVICES}/assets/{'write' if verb == 'action' else verb}"
+    if action.startswith((f"{OPENAI}/assistants/", f"{OPENAI}/threads/")):
+        return f"{SERVICES}/agents/{'write' if verb == 'action' else verb}"
+    return action
 
 
 def _place(path: str) -> _Place:
