@@ -4,9 +4,13 @@
 
 A real Prefect server, real process workers, and a generated estate in the sandbox, whose token
 buckets are per subscription and principal, as Azure's are, only smaller: with Azure's own size two
-cores could not send fast enough to be throttled. Predicted is what the bucket allows:
-(reads of a subscription / principals - size) / refill. Writes bench/out/principals.json and
-docs/principals.svg, and fails when more principals do not help as predicted (within a third).
+cores could not send fast enough to be throttled. Predicted by the budget
+is, of the shard that reads most, (reads of its busiest subscription - size) / refill: that is all
+that Azure's limits say. Sandbox, server and workers share this one machine, though, so its
+processors are a limit, too: what all of them used, over the cores that nobody else used. The
+larger of the two is what can be expected; fails when the reading takes a third and ten seconds
+more than that, or when a request was throttled. Writes bench/out/principals.json and
+docs/principals.svg.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 import pygal  # type: ignore[import-untyped]  # noqa: E402
 import yaml  # noqa: E402
+from processor import busy, cores, used  # noqa: E402
 from pygal.style import Style  # type: ignore[import-untyped]  # noqa: E402
 
 from drills.sandbox.estates.generate import estate  # noqa: E402
@@ -116,20 +121,22 @@ def workers(stack: local_stack.Stack, configs: list[Path]) -> list[subprocess.Po
     return started
 
 
-def reads(config: Path, run: str, shards: int) -> tuple[int, int, float, float]:
-    """Give ARM reads, 429s, and the shortest and longest reading of a run's shards."""
+def reads(config: Path, run: str, shards: int) -> tuple[list[int], int, float, float]:
+    """Give ARM reads by shard, 429s, and the shortest and longest reading of a run's shards."""
     from muster.settings import Environment, load
     from muster.wiring import Wiring
     from snapshots.shards import read_capture
 
     with Wiring(load(config), Environment()) as wiring:
         found = [read_capture(wiring.vault(), run, n).snapshot for n in range(shards)]
-    arm = sum(
-        count
+    arm = [
+        sum(
+            count
+            for kind, count in snapshot.calls.by_kind.items()
+            if kind not in BY_NAME or BY_NAME[kind].plane is Plane.ARM
+        )
         for snapshot in found
-        for kind, count in snapshot.calls.by_kind.items()
-        if kind not in BY_NAME or BY_NAME[kind].plane is Plane.ARM
-    )
+    ]
     seconds = [snapshot.seconds for snapshot in found]
     return arm, sum(s.calls.throttled for s in found), min(seconds), max(seconds)
 
@@ -139,7 +146,7 @@ def measure(
 ) -> dict[str, float]:
     """Take one snapshot with so many workers of one principal each."""
     running = workers(stack, configs[:principals])
-    began = time.perf_counter()
+    began, ours, all_ = time.perf_counter(), used([os.getpid()]), busy()
     try:
         done = subprocess.run(
             [sys.executable, "-c", PARENT, str(principals)],
@@ -156,17 +163,24 @@ def measure(
         for process in running:
             process.wait(60)
     wall = time.perf_counter() - began
+    ours, all_ = used([os.getpid()]) - ours, busy() - all_
+    others = max(all_ - ours, 0.0) / wall
     if "RESULT 0" not in done.stdout:
         raise SystemExit(f"the flow did not complete: {done.stdout[-800:]}{done.stderr[-2000:]}")
     folder = configs[0].parent / "vault" / "shards"
     latest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
     arm, throttled, shortest, longest = reads(configs[0], latest.name, principals)
-    predicted = max(arm * share / principals - SIZE, 0) / REFILL
+    predicted = max(max(arm) * share - SIZE, 0) / REFILL
+    free = max(cores() - others, 0.25)
     return {
         "principals": principals,
-        "arm_reads": arm,
+        "arm_reads": sum(arm),
+        "largest_shard_reads": max(arm),
         "throttled": throttled,
         "predicted_seconds": round(predicted, 1),
+        "processor_seconds": round(ours, 1),
+        "cores_used_by_others": round(others, 2),
+        "machine_seconds": round(ours / free, 1),
         "reading_seconds": round(longest, 1),
         "shortest_shard_seconds": round(shortest, 1),
         "whole_run_seconds": round(wall, 1),
@@ -183,6 +197,7 @@ def plot(rows: list[dict[str, float]], about: str) -> None:
         xrange=(0, 5), x_labels=[1, 2, 3, 4], no_prefix=True,
     )  # fmt: skip
     chart.add("predicted by the bucket", [(r["principals"], r["predicted_seconds"]) for r in rows])
+    chart.add("this machine's cores", [(r["principals"], r["machine_seconds"]) for r in rows])
     chart.add("measured reading", [(r["principals"], r["reading_seconds"]) for r in rows])
     chart.add("whole run", [(r["principals"], r["whole_run_seconds"]) for r in rows])
     drawn = re.sub(rb"<!--.*?-->", b"", chart.render(), flags=re.DOTALL)  # where pygal lives
@@ -227,9 +242,17 @@ def main() -> None:
     out = ROOT / "bench" / "out"
     out.mkdir(exist_ok=True)
     (out / "principals.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
-    missed = [r for r in rows if r["reading_seconds"] > r["predicted_seconds"] * SLACK + 10]
+    missed = [
+        r
+        for r in rows
+        if r["throttled"]
+        or r["reading_seconds"] > max(r["predicted_seconds"], r["machine_seconds"]) * SLACK + 10
+    ]
     if missed:
         raise SystemExit(f"slower than predicted: {missed}")
+    bound = [r["principals"] for r in rows if r["machine_seconds"] > r["predicted_seconds"]]
+    if bound:
+        print(f"with {bound} principals this machine was the limit, not the budget")
 
 
 if __name__ == "__main__":

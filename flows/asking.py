@@ -70,33 +70,41 @@ def ask(
     """
     asked = datetime.now(UTC)
     run = str(this_run.id or "")
+
+    def come_to(answer: Answer, who: str, reason: str) -> Decided:
+        decided = Decided(
+            answer=answer,
+            who=who,
+            reason=reason,
+            at=datetime.now(UTC),
+            asked_at=asked,
+            verb=verb,
+            what=what,
+            subject=subject,
+            run=run,
+        )
+        get_run_logger().info("%s", decided.line)
+        write_down(wiring, decided)
+        severity = "info" if answer is Answer.APPROVED else "medium"
+        facts = {"who": who, "reason": reason}
+        event = Event(f"muster.approval.{answer.value}", severity, verb, facts)
+        send(event, wiring.settings.estate.name, decided.line)
+        return decided
+
     send(
         Event("muster.approval.asked", "high", verb, {"what": what, "minutes": minutes}),
         wiring.settings.estate.name,
         f"a {verb} waits for a decision: {what}",
     )
     get_run_logger().info("waiting %g minutes for: muster approve-run %s", minutes, run)
-    answer, who, reason = _answered(markdown, minutes, allowed, steps)
-    decided = Decided(
-        answer=answer,
-        who=who,
-        reason=reason,
-        at=datetime.now(UTC),
-        asked_at=asked,
-        verb=verb,
-        what=what,
-        subject=subject,
-        run=run,
-    )
-    get_run_logger().info("%s", decided.line)
-    write_down(wiring, decided)
-    severity = "info" if answer is Answer.APPROVED else "medium"
-    send(
-        Event(f"muster.approval.{answer.value}", severity, verb, {"who": who, "reason": reason}),
-        wiring.settings.estate.name,
-        decided.line,
-    )
-    return decided
+    try:
+        answer, who, reason = _answered(markdown, minutes, allowed, steps)
+    except Exception:
+        raise
+    except BaseException:  # the run is being cancelled: who looks for the decision finds that
+        come_to(Answer.WITHDRAWN, "", "the run was ended while it waited")
+        raise
+    return come_to(answer, who, reason)
 
 
 def _answered(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 
 from orjson import loads
 from prefect import flow, task
@@ -14,7 +16,7 @@ from flows.telling import Event, Outcome, Teller, concluded
 from flows.turns import one_writer, passing
 from flows.wired import wired
 from flows.words import severity_of
-from muster.report.audit_formats import ReportFormat, write
+from muster.report.audit_formats import ReportFormat, write, write_all
 from muster.verbs.audit import exit_code, run_audit
 from snapshots.audit.report_model import AuditReport, Severity
 from snapshots.audit.run import Wishes
@@ -38,6 +40,8 @@ def audit_changes(
     since: datetime | None = None,
     fail_on: FailOn = FailOn.INFO,
     sweep: bool = False,
+    formats: list[ReportFormat] | None = None,
+    output: str = "",
 ) -> State[JsonObject]:
     """Say what differs from the baseline: who, when, planned or not, how bad.
 
@@ -49,9 +53,22 @@ def audit_changes(
         since: Only what changed since then.
         fail_on: Only findings as bad as this, or worse, fail the run.
         sweep: Read everything, whatever the Activity Log says.
+        formats: How the reports in `output` are written (empty: as HTML).
+        output: A folder on the worker that the reports are written to (empty: none).
     """
     wishes = Wishes(scope=tuple(scope or ()), since=since, sweep=sweep)
-    return concluded("audit", lambda: audit_and_keep(config, wishes, Severity(fail_on.value)))
+    files = Files(output, tuple(formats or (ReportFormat.HTML,)))
+    return concluded(
+        "audit", lambda: audit_and_keep(config, wishes, Severity(fail_on.value), files)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Which reports are written besides, and where: "" for none."""
+
+    folder: str
+    formats: tuple[ReportFormat, ...]
 
 
 @task(
@@ -61,10 +78,14 @@ def audit_changes(
     retry_condition_fn=passing,
     cache_policy=NO_CACHE,
 )
-def audit_and_keep(config: str, wishes: Wishes, least: Severity) -> Outcome:
+def audit_and_keep(config: str, wishes: Wishes, least: Severity, files: Files) -> Outcome:
     """Audit once. Idempotent: it reads, and keeps what it read."""
     with wired(config) as wiring, one_writer(wiring), Teller("audit") as tell:
         report = run_audit(wiring, wishes, tell=tell)
+        if files.folder:
+            folder = Path(files.folder).expanduser()
+            for file in write_all(report, files.formats, folder, least=least):
+                tell.say(f"wrote {file}")
         return _outcome(report, least)
 
 

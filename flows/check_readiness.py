@@ -18,7 +18,10 @@ from snapshots.ready import Readiness
 
 @flow(name="check-readiness", timeout_seconds=2 * 3600)
 def check_readiness(
-    config: str = "", pair: list[str] | None = None, strict: bool = False
+    config: str = "",
+    pair: list[str] | None = None,
+    everything: bool = False,
+    strict: bool = False,
 ) -> State[JsonObject]:
     """Say whether a recovery would work today, touching nothing.
 
@@ -27,9 +30,13 @@ def check_readiness(
     Args:
         config: The muster.toml on the worker (empty: MUSTER_CONFIG, or muster.toml where it runs).
         pair: Only these pairs of regions, PRIMARY or PRIMARY:STANDBY (empty: every one).
+        everything: Show also the checks that are met.
         strict: Fail the run also for "at risk".
     """
-    return concluded("ready", lambda: judge_readiness(config, tuple(pair or ()), strict=strict))
+    pairs = tuple(pair or ())
+    return concluded(
+        "ready", lambda: judge_readiness(config, pairs, strict=strict, everything=everything)
+    )
 
 
 @task(
@@ -39,7 +46,9 @@ def check_readiness(
     retry_condition_fn=passing,
     cache_policy=NO_CACHE,
 )
-def judge_readiness(config: str, pairs: tuple[str, ...], *, strict: bool) -> Outcome:
+def judge_readiness(
+    config: str, pairs: tuple[str, ...], *, strict: bool, everything: bool
+) -> Outcome:
     """Judge once. Idempotent: it reads."""
     with wired(config) as wiring, Teller("ready") as tell:
         before = last_verdict(wiring, pairs)
@@ -51,7 +60,7 @@ def judge_readiness(config: str, pairs: tuple[str, ...], *, strict: bool) -> Out
             code,
             f"readiness: {found.state.value}",
             document(found),
-            readiness_markdown(document(found)),
+            readiness_markdown(document(found), everything=everything),
             rows=[
                 {
                     "state": c.state.value,
@@ -62,11 +71,11 @@ def judge_readiness(config: str, pairs: tuple[str, ...], *, strict: bool) -> Out
                 }
                 for c in found.checks
             ],
-            events=_events(found, before, lost=code != Exit.CLEAN),
+            events=_events(found, before, lost=code != Exit.CLEAN, strict=strict),
         )
 
 
-def _events(found: Readiness, before: str, *, lost: bool) -> list[Event]:
+def _events(found: Readiness, before: str, *, lost: bool, strict: bool) -> list[Event]:
     facts = {
         "verdict": found.state.value,
         "before": before,
@@ -74,7 +83,7 @@ def _events(found: Readiness, before: str, *, lost: bool) -> list[Event]:
     }
     severity = "critical" if found.state.value == "not met" else "high" if lost else "info"
     events = [Event("muster.readiness.judged", severity, found.state.value, facts)]
-    was_lost = before in {"not met", "not known"}
+    was_lost = before in {"not met", "not known", *(("at risk",) if strict else ())}
     if lost and not was_lost:
         events.append(Event("muster.readiness.lost", severity, found.state.value, facts))
     if not lost and was_lost:

@@ -36,6 +36,8 @@ def keep(command: Sequence[str]) -> int:
     while not stopping.is_set():
         begun = time.monotonic()
         running[:] = [subprocess.Popen(list(command))]
+        if stopping.is_set():  # it was heard while the worker was being started
+            running[0].terminate()
         code = running[0].wait()
         if stopping.is_set():
             return 0

@@ -171,10 +171,16 @@ class Stack:
             # 2 + 4 + … + 256 seconds: a run outlives a server that is away for eight minutes.
             "PREFECT_CLIENT_MAX_RETRIES": "8",
             "MUSTER_CONFIG": str(config or self.config),
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+            "NO_PROXY": _unproxied(kept),
+            "no_proxy": _unproxied(kept),
             **self.more,
         }
+
+
+def _unproxied(environment: Mapping[str, str]) -> str:
+    """Add this machine to what the user reaches without a proxy."""
+    theirs = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    return ",".join(filter(None, (theirs, "127.0.0.1,localhost")))
 
 
 # ------------------------------------------------------------------------------------------- up
@@ -208,7 +214,7 @@ def up(
             _wait(stack, "sandbox", stack.ready.is_file)
             _configure(stack, environment)
         _wait(stack, "server", lambda: _answers(f"{stack.url()}/api/health"))
-        command = [sys.executable, "-m", "flows.prepare_server", "--pool", POOL]
+        command = [sys.executable, "-m", "flows.prepare_server"]
         command += ["--notify", str(notify.absolute())] if notify is not None else []
         _run(stack, command, environment)
         if "worker" not in stack.running():

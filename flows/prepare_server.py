@@ -1,6 +1,6 @@
 """Make on a Prefect server what muster needs: pool, limit, deployments, and who hears of what.
 
-python -m flows.prepare_server [--pool NAME] [--file prefect.yaml] [--notify FILE]
+python -m flows.prepare_server [--file prefect.yaml] [--notify FILE]
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from httpx import HTTPError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -20,18 +22,20 @@ from flows import notifications
 from flows.turns import limit_of
 from muster.settings import Environment, find, load
 from muster.wiring import Wiring
-from snapshots.errors import MusterError, SettingsError, UnreachableError
+from snapshots.errors import InputError, MusterError, SettingsError, UnreachableError
 
 ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE = 180  # seconds for deploying
 
 
-def prepare(pool: str, file: Path, notify: Path | None) -> None:
+def prepare(file: Path, notify: Path | None) -> None:
     """Make it all, or see that it is there; may be run again and again. Raises MusterError."""
     wanted = notifications.read(notify) if notify is not None else None
+    pools = pools_of(file)
     try:
         with get_client(sync_client=True) as client:
-            _pool(client, pool)
+            for pool in pools:
+                _pool(client, pool)
             _limit(client)
             if wanted is not None and notify is not None:
                 notifications.apply(wanted, notify.parent, client)
@@ -41,6 +45,23 @@ def prepare(pool: str, file: Path, notify: Path | None) -> None:
             remedy="see that it runs, and that PREFECT_API_URL means it",
         ) from None
     _deploy(file)
+
+
+def pools_of(file: Path) -> list[str]:
+    """Give the work pools that a file of deployments names. Raises InputError."""
+    try:
+        found: Any = yaml.safe_load(file.read_text("utf-8"))
+        return sorted({str(one["work_pool"]["name"]) for one in found["deployments"]})
+    except OSError as error:
+        raise InputError(
+            f"the deployments cannot be read: {error.strerror}", where=str(file)
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"this is no file of deployments ({type(error).__name__})",
+            where=str(file),
+            remedy="every deployment names a work_pool, as in prefect.yaml",
+        ) from None
 
 
 def _pool(client: SyncPrefectClient, name: str) -> None:
@@ -88,12 +109,11 @@ def _deploy(file: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line."""
     reader = argparse.ArgumentParser(prog="python -m flows.prepare_server", description=__doc__)
-    reader.add_argument("--pool", default="muster")
     reader.add_argument("--file", type=Path, default=ROOT / "prefect.yaml")
     reader.add_argument("--notify", type=Path, help="a file of channels and routes")
     asked = reader.parse_args(argv)
     try:
-        prepare(asked.pool, asked.file.absolute(), asked.notify)
+        prepare(asked.file.absolute(), asked.notify)
     except MusterError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

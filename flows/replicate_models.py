@@ -69,6 +69,9 @@ def _pairs(wiring: Wiring, wanted: _Wanted, stop: Stop, teller: Teller) -> Outco
     def heard(happened: Happened) -> None:
         teller(step_words(happened), happened.done / max(happened.total, 1))
 
+    def begun(record: str) -> None:
+        teller.say(f"record {record}: `muster resume {record}` goes on, should this run end")
+
     results: list[PairResult] = []
     with shielded(wiring.environment):
         for pair in chosen_pairs(wiring.settings.estate.pairs, wanted.pairs):
@@ -79,9 +82,15 @@ def _pairs(wiring: Wiring, wanted: _Wanted, stop: Stop, teller: Teller) -> Outco
                 from_snapshot=wanted.from_snapshot,
                 say=teller.say,
             )
-            if wanted.apply and not found.made.is_empty and not stop.is_set():
+            if wanted.apply and not stop.is_set():  # also with nothing to do: it was in step today
                 found = run_pair(
-                    wiring, replicator, found, keep_going=wanted.keep_going, stop=stop, tell=heard
+                    wiring,
+                    replicator,
+                    found,
+                    keep_going=wanted.keep_going,
+                    stop=stop,
+                    tell=heard,
+                    begun=begun,
                 )
             results.append(found)
     outcome = _outcome(wiring.settings.estate.name, results)
@@ -96,9 +105,15 @@ def _outcome(estate: str, results: list[PairResult]) -> Outcome:
     words = f"{len(results) - len(behind)} of {len(results)} standbys in step"
     if any(r.closed for r in results):
         words = f"a gate did not open, and nothing was changed; {words}"
+    stopped = [r for r in results if r.stopped]
+    if stopped:
+        words += f"; stopped: `muster resume {stopped[-1].record}` goes on"
     facts = {"pairs": [f"{r.pair.primary}:{r.pair.standby}" for r in behind]}
     if not behind:
         events = [Event("muster.replication.done")]
+    elif stopped:
+        facts["records"] = [r.record for r in stopped]
+        events = [Event("muster.replication.stopped", "high", payload=facts)]
     else:
         bad = code != Exit.CLEAN
         events = [Event("muster.replication.behind", "high" if bad else "low", payload=facts)]

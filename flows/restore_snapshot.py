@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from threading import Event as Stop
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from pydantic import Field
 
 from flows.asking import ask
-from flows.telling import Event, Outcome, Teller, concluded, tell
+from flows.telling import Event, Outcome, Teller, concluded, has_told, say_after, tell
 from flows.turns import in_task, seen_through
 from flows.wired import shielded, wired
 from flows.words import plan_markdown
 from muster.invocation import Exit
 from muster.report.plan import document
-from muster.verbs.approval import Answer, Decided, digest_of, write_down
+from muster.verbs.approval import Answer, Decided, became_of, digest_of, write_down
 from muster.verbs.restore import declare_down as send_nothing
-from muster.verbs.restore import refused, request_for, step_words
+from muster.verbs.restore import (
+    planned_code,
+    refused,
+    request_for,
+    save_plan,
+    step_words,
+    whereabouts,
+)
 from muster.wiring import Wiring
 from snapshots.apply import Happened
 from snapshots.gates import GateResult
@@ -29,7 +37,35 @@ from snapshots.restore import Prepared, Restored, Tools, execute, gates, prepare
 Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
-@flow(name="restore-snapshot", timeout_seconds=10 * 24 * 3600)
+class OnConflict(StrEnum):
+    """Whose value counts where both sides were changed."""
+
+    BASELINE = "baseline"
+    LIVE = "live"
+    TARGET = "target"
+
+
+def say_what_stands(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
+    """Say which record a restore that was cancelled or killed has left, and what goes on with it.
+
+    Prefect's runner calls it by these very names, in a process of its own.
+    """
+    del flow, state
+    with wired(str((flow_run.parameters or {}).get("config") or "")) as wiring:
+        record = became_of(wiring, str(flow_run.id))
+        if record and not has_told(flow_run, "restore"):
+            facts = {"record": record}
+            event = Event("muster.restore.stopped", "high", payload=facts)
+            found = wiring.records().read(record)
+            say_after(flow_run, event, wiring.settings.estate.name, whereabouts(found))
+
+
+@flow(
+    name="restore-snapshot",
+    timeout_seconds=10 * 24 * 3600,
+    on_cancellation=[say_what_stands],
+    on_crashed=[say_what_stands],
+)
 def restore_snapshot(
     config: str = "",
     snapshot: str = "latest",
@@ -37,7 +73,10 @@ def restore_snapshot(
     pair: str | None = None,
     only: list[str] | None = None,
     prune: bool = False,
+    on_conflict: OnConflict = OnConflict.BASELINE,
+    retrain: bool = False,
     declare_down: list[str] | None = None,
+    save: str = "",
     apply: bool = False,
     decide_minutes: Minutes = 240,
 ) -> State[JsonObject]:
@@ -52,7 +91,11 @@ def restore_snapshot(
         pair: Which pair "standby" means, by its primary region.
         only: Only these: keys, ends of keys or globs. What they need comes along.
         prune: Delete from the target what the snapshot has not.
+        on_conflict: Which value a property gets that was changed since the snapshot, both in the
+            newest snapshot (live) and in the target.
+        retrain: Train fine-tuned models again whose weights are nowhere (hours, billed).
         declare_down: Send nothing to these regions, whatever happens.
+        save: Write the plan to this file on the worker, too (empty: nowhere).
         apply: Do it, after a decision; without, only the plan is shown.
         decide_minutes: How long it waits for the decision; then nothing is done.
     """
@@ -62,7 +105,10 @@ def restore_snapshot(
         pair,
         tuple(only or ()),
         prune,
+        on_conflict.value,
+        retrain,
         tuple(declare_down or ()),
+        save,
     )
     return concluded("restore", lambda: _restore(config, wanted, apply, decide_minutes))
 
@@ -74,7 +120,10 @@ class _Wanted:
     pair: str | None
     only: tuple[str, ...]
     prune: bool
+    on_conflict: str
+    retrain: bool
     down: tuple[str, ...]
+    save: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +167,23 @@ def _plan(wiring: Wiring, wanted: _Wanted, teller: Teller) -> _Planned:
     with shielded(wiring.environment):
         send_nothing(wiring, wanted.down)
         request = request_for(
-            wiring, wanted.snapshot, wanted.to, wanted.pair, wanted.only, wanted.prune
+            wiring,
+            wanted.snapshot,
+            wanted.to,
+            wanted.pair,
+            wanted.only,
+            wanted.prune,
+            wanted.on_conflict,
+            wanted.retrain,
         )
+        if request.snapshot.gaps:
+            gaps = len(request.snapshot.gaps)
+            teller.say(f"the snapshot has {gaps} gaps: what they hid is not restored")
         tools = wiring.restore_tools(
             lambda p: teller(f"looking: {p.kind}, {p.done} of {p.total} listings")
         )
         prepared = prepare(request, tools)
+        save_plan(prepared.plan, wanted.save or None)
         return _Planned(prepared, tools, gates(prepared, tools))
 
 
@@ -135,9 +195,14 @@ def _apply(
     def heard(happened: Happened) -> None:
         teller(step_words(happened), happened.done / max(happened.total, 1))
 
+    def begun(record: str) -> None:
+        # Before the first step: whatever becomes of this process, the record can be found.
+        write_down(wiring, replace(decided, became=record))
+        teller.say(f"record {record}: `muster resume {record}` goes on, should this run end")
+
     with shielded(wiring.environment):
-        done = execute(planned.prepared, planned.tools, wiring.records(), stop=stop, tell=heard)
-        write_down(wiring, replace(decided, became=done.record.id))
+        records = wiring.records().announcing(begun)
+        done = execute(planned.prepared, planned.tools, records, stop=stop, tell=heard)
     outcome = _done(wiring, planned, decided, done)
     if stop.is_set():  # the run is being cancelled: nobody else will tell
         tell(outcome)
@@ -151,12 +216,13 @@ def _document(planned: _Planned) -> JsonObject:
 def _only_planned(wiring: Wiring, planned: _Planned, *, apply: bool) -> Outcome:
     plan, closed = planned.prepared.plan, refused(planned.gates)
     words = f"{len(plan.steps)} steps in {plan.target}; nothing was changed"
-    code = Exit.CLEAN
-    if apply and closed:
-        words, code = f"a gate did not open: nothing was changed in {plan.target}", Exit.ERROR
+    if closed:
+        words = f"a gate did not open: nothing was changed in {plan.target}"
     elif plan.is_empty:
         words = f"nothing to do in {plan.target}"
-        code = Exit.FINDINGS if apply and plan.unknown else Exit.CLEAN
+    if plan.unknown:
+        words += "; not everything could be read"
+    code = planned_code(plan, planned.gates, apply=apply)
     shown = _document(planned)
     events = [Event("muster.restore.refused", "high")] if apply and closed else []
     estate = wiring.settings.estate.name

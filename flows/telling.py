@@ -25,10 +25,16 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.events.schemas.events import Event as PrefectEvent
 from prefect.events.schemas.events import RelatedResource, Resource
 from prefect.logging import get_run_logger
+from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 
@@ -141,10 +147,30 @@ def send(event: Event, estate: str, words: str) -> None:
     _quietly("event", partial(_emit, event, estate, words))
 
 
-def _emit(event: Event, estate: str, words: str) -> None:
+def has_told(flow_run: FlowRun, verb: str) -> bool:
+    """Whether a run that was ended came to showing what it did."""
+    ours = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]),
+        key=ArtifactFilterKey(any_=[f"muster-{verb}-result"]),
+    )
+    with get_client(sync_client=True) as client:
+        return bool(client.read_artifacts(artifact_filter=ours))
+
+
+def say_after(flow_run: FlowRun, event: Event, estate: str, words: str) -> None:
+    """Tell, from outside of a run that was ended, how it stands: in its log, and as an event."""
+    logger = flow_run_logger(flow_run)
+    logger.warning("%s", words)
+    try:
+        _emit(event, estate, words, run=str(flow_run.id))
+    except HTTPError as error:
+        logger.warning("the server has no event of this (%s)", _name(error))
+
+
+def _emit(event: Event, estate: str, words: str, *, run: str = "") -> None:
     """Send an event and wait until the server has it: Prefect's own way forgets what it cannot."""
     name = estate or "unknown"
-    run = this_run.id
+    run = run or str(this_run.id or "")
     related = [
         {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"},
         {"prefect.resource.id": "prefect.tag.muster", "prefect.resource.role": "tag"},

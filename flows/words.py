@@ -59,8 +59,11 @@ def severity_of(words: str) -> str:
     return words if words in {"info", "low", "medium", "high", "critical"} else "high"
 
 
-def readiness_markdown(document: JsonObject) -> str:
-    """Give a readiness (docs/schemas/ready.schema.json): objectives first, then what is not met."""
+def readiness_markdown(document: JsonObject, *, everything: bool = False) -> str:
+    """Give a readiness (docs/schemas/ready.schema.json): objectives first, then what is not met.
+
+    `everything` shows also what is.
+    """
     lines = [f"# Readiness: {cell(document['verdict'])}", "", f"Judged {document['at']}"]
     lines += table(
         ("objective", "promised", "state", "until", "why"),
@@ -76,6 +79,16 @@ def readiness_markdown(document: JsonObject) -> str:
         lines += table(
             ("state", "check", "of", "found", "next"),
             [(c["state"], c["name"], c["subject"], c["detail"], c["remedy"]) for c in open_],
+        )
+    if everything and met:
+        lines += ["## Met"]
+        lines += table(
+            ("check", "of", "found"),
+            [
+                (c["name"], c["subject"], c["detail"])
+                for c in dicts(document["checks"])
+                if c["state"] == "met"
+            ],
         )
     return "\n".join([*lines, f"{met} checks are met."])
 
@@ -155,6 +168,9 @@ def drill_markdown(document: JsonObject, decided: str = "") -> str:
     lines += [f"- {cell(reason)}" for reason in (reasons if isinstance(reasons, list) else [])]
     names = ("mode", "seed", "rto_seconds", "rpo_seconds", "calls", "cost_estimate")
     lines += table(("", ""), [(name, document.get(name)) for name in names])
+    if document.get("id"):
+        id_ = cell(document["id"])
+        lines += [f"Evidence `{id_}`: `muster drill show {id_}`, `muster drill check {id_}`", ""]
     for name in ("gate", "checks"):
         rows = dicts(document.get(name))
         if rows:

@@ -34,6 +34,7 @@ from snapshots.model import Json, JsonObject
 HERE = "http://127.0.0.1:4200/api"
 RESULT = "muster-result"  # the type of the artifact that holds a verb's own JSON document
 _PATIENCE = 15.0  # seconds for one answer
+PAGE = 200  # lines of a log at once
 _FORM_TRIES = 40  # half seconds
 _BUSY = frozenset({429, 502, 503})
 _PAUSES = (0.3, 0.6, 1.2, 2.4, 4.8)  # seconds between tries
@@ -223,7 +224,7 @@ class Server:
             "logs": {"flow_run_id": {"any_": [run]}},
             "sort": "TIMESTAMP_ASC",
             "offset": offset,
-            "limit": 200,
+            "limit": PAGE,
         }
         found = _objects(self._ask("POST", "/logs/filter", wanted))
         return [str(line.get("message", "")) for line in found]
@@ -253,7 +254,8 @@ class Server:
         try:
             text = _sent(request)
         except urllib.error.HTTPError as error:
-            raise self._error(error, method, path) from None
+            with error:
+                raise self._error(error, method, path) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise UnreachableError(
@@ -291,6 +293,15 @@ class Server:
                 )
             case 409 | 422:
                 return InputError(f"the server refused it: {told}", where=where)
+            case 429 | 500 | 502 | 503 | 504:  # it, its database, or what stands before it is away
+                return UnreachableError(
+                    f"Prefect's server does not do what was asked ({error.code})"
+                    f"{told and f': {told}'}",
+                    where=where,
+                    remedy="wait until it is up, or leave out --via prefect: every verb works "
+                    "without Prefect",
+                    status=error.code,
+                )
             case _:
                 return CloudError(
                     f"Prefect's server answered {error.code}{told and f': {told}'}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from muster.invocation import Exit, Invocation, safe_lines
-from muster.prefect_api import Run, Server, document_of, markdown_of
+from muster.prefect_api import PAGE, Run, Server, document_of, markdown_of
 from snapshots.clock import Clock, SystemClock
 from snapshots.errors import MusterError, RefusedError, UnreachableError
 from snapshots.model import Json, JsonObject
@@ -48,8 +48,10 @@ class Deployed:
 
     name: str  # flow/deployment
     parameters: Sequence[Parameter] = field(default=())
-    here_only: str = ""  # what to do instead of the options that it does not take
+    refused: Mapping[str, str] = field(default_factory=dict)  # option -> what to do instead
     idle: Sequence[str] = ()  # options that say nothing to a flow, and harm nothing
+    exclusive: Sequence[tuple[str, str]] = ()  # as the command itself would refuse them
+    asks: str = ""  # what is asked before it acts, unless --yes was said
 
 
 def via(deployed: Deployed) -> Callable[[_C], _C]:
@@ -93,12 +95,44 @@ def _elsewhere(context: click.Context, deployed: Deployed) -> int | None:
     if chosen is None:
         return None
     invocation = context.ensure_object(Invocation)
+    _refuse_what_the_command_refuses(context, deployed)
+    _own_formats(context, invocation)
     parameters = _parameters(context, deployed, invocation)
+    if deployed.asks and parameters.get("apply") is True:
+        yes = context.params.get("yes") is True
+        if not invocation.confirm(deployed.asks, yes=yes):
+            invocation.warn("nothing was started")
+            return Exit.ERROR
     flow, _, own = deployed.name.partition("/")
     server = Server.of(invocation.environment)
     return start_and_follow(
         server, f"{flow}/{chosen or own}", parameters, invocation, SystemClock()
     )
+
+
+def _refuse_what_the_command_refuses(context: click.Context, deployed: Deployed) -> None:
+    for pair in deployed.exclusive:
+        if all(context.params.get(name) for name in pair):
+            raise click.UsageError(
+                " and ".join(_written(context, name) for name in pair) + " exclude each other",
+                context,
+            )
+
+
+def _own_formats(context: click.Context, invocation: Invocation) -> None:
+    """Heed a command's own --format: text and JSON are shown here, files are written there."""
+    chosen = context.params.get("formats")
+    if not chosen or context.params.get("output"):
+        return
+    if chosen == ("json",):
+        invocation.format = "json"
+    elif chosen != ("text",):
+        message = "--format needs --output with --via prefect: files are written by the worker"
+        raise click.UsageError(message, context)
+
+
+def _written(context: click.Context, name: str) -> str:
+    return next((p.opts[-1] for p in context.command.params if p.name == name), name)
 
 
 def _parameters(context: click.Context, deployed: Deployed, invocation: Invocation) -> JsonObject:
@@ -112,8 +146,8 @@ def _parameters(context: click.Context, deployed: Deployed, invocation: Invocati
         found = known.get(name)
         if found is None:
             if typed and name not in _SHARED and name not in deployed.idle:
-                option = next((p.opts[-1] for p in context.command.params if p.name == name), name)
-                more = f": {deployed.here_only}" if deployed.here_only else ""
+                option, instead = _written(context, name), deployed.refused.get(name, "")
+                more = f": {instead}" if instead else ""
                 raise click.UsageError(f"{option} does not go with --via prefect{more}", context)
         elif typed or found.always:
             convert = found.convert or _json
@@ -201,8 +235,10 @@ def _follow(server: Server, run: Run, invocation: Invocation, clock: Clock) -> R
         said += len(lines)
         for line in lines:
             invocation.say(f"  {line}")
-        if run.ended:
+        if run.ended and not lines:  # a long log comes in pieces
             return run
+        if lines and (run.ended or len(lines) >= PAGE):
+            continue
         if run.type == "PAUSED" and waited != run.keyset.get("response"):
             waited = run.keyset.get("response")
             invocation.warn(
@@ -259,6 +295,14 @@ def _percent(value: object) -> Json:
     return value * 100 if isinstance(value, float) else 100.0
 
 
+def _place(value: object) -> Json:
+    return str(Path(str(value)).absolute())
+
+
+def _not(value: object) -> Json:
+    return value is not True
+
+
 def _mode(value: object) -> Json:
     return "dry-run" if value is True else "real"
 
@@ -273,8 +317,9 @@ AUDIT = Deployed(
         Parameter("since"),
         Parameter("fail_on"),
         Parameter("sweep"),
+        Parameter("formats", "formats", _list),
+        Parameter("output"),
     ),
-    "the report is an artifact of the run, in Markdown and as JSON",
 )
 REPLICATE = Deployed(
     "replicate-models/replication",
@@ -287,11 +332,11 @@ REPLICATE = Deployed(
         Parameter("from_snapshot"),
     ),
     idle=("yes",),
+    asks="have Prefect bring every standby that is meant in step?",
 )
 READY = Deployed(
     "check-readiness/readiness",
-    (Parameter("chosen", "pair", _list), Parameter("strict")),
-    idle=("everything",),
+    (Parameter("chosen", "pair", _list), Parameter("everything"), Parameter("strict")),
 )
 VERIFY = Deployed(
     "verify-stores/verification",
@@ -308,7 +353,7 @@ DRILL = Deployed(
         Parameter("sandbox"),
         Parameter("set_", "set", _list),
     ),
-    _DECIDED,
+    {"approver": _DECIDED, "yes": _DECIDED},
 )
 RESTORE = Deployed(
     "restore-snapshot/restores",
@@ -318,16 +363,37 @@ RESTORE = Deployed(
         Parameter("pair"),
         Parameter("only", "only", _list),
         Parameter("prune"),
+        Parameter("on_conflict"),
+        Parameter("retrain"),
         Parameter("declare_down", "declare_down", _list),
+        Parameter("save", "save", _place),
         Parameter("apply_", "apply"),
-        Parameter("dry_run", "apply", lambda _value: False),
+        Parameter("dry_run", "apply", _not),
     ),
-    _DECIDED,
+    {"yes": _DECIDED, "approve": _DECIDED},
+    exclusive=(("dry_run", "apply_"),),
 )
 REPORT = Deployed(
-    "publish-report/site", (Parameter("output"), Parameter("to_vault")), "look at the run's link"
+    "publish-report/site",
+    (
+        Parameter("output"),
+        Parameter("to_vault"),
+        Parameter("no_vault", "use_vault", _not),
+        Parameter("fresh"),
+    ),
+    {"show": "the run has a link to it"},
+    exclusive=(("to_vault", "no_vault"),),
 )
+# By the words of the command.
+DEPLOYED: Final[Mapping[str, Deployed]] = {
+    "snapshot": SNAPSHOT,
+    "audit": AUDIT,
+    "replicate": REPLICATE,
+    "ready": READY,
+    "verify": VERIFY,
+    "drill run": DRILL,
+    "restore": RESTORE,
+    "report": REPORT,
+}
 # What doctor looks for.
-NAMES: Final = tuple(
-    d.name for d in (SNAPSHOT, AUDIT, REPLICATE, READY, VERIFY, DRILL, RESTORE, REPORT)
-)
+NAMES: Final = tuple(deployed.name for deployed in DEPLOYED.values())

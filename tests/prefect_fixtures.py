@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -44,6 +46,26 @@ QUICK = {
 }
 CANARY = QUICK["MUSTER_STORAGE_KEY"]
 _GROUPS = "api-version=2021-04-01"
+# Python reads this as it starts: every process of the stack tells whom it looks up or connects to.
+WATCH = """\
+import os, sys
+
+def _heard(event, arguments):
+    if event == "socket.getaddrinfo":
+        whom = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        whom = arguments[1][0]
+    else:
+        return
+    whom = whom.decode() if isinstance(whom, bytes) else str(whom)
+    if whom not in {"None", "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}:
+        line = f"{whom} by {' '.join(sys.orig_argv[1:5])}\\n".encode()
+        file = os.open(os.environ["HEARD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, line)
+        os.close(file)
+
+sys.addaudithook(_heard)
+"""
 SLOW_DRILL = """\
 title: An account that is looked at for a while
 about: An account is made in a group of the drill's own, and time passes.
@@ -104,6 +126,8 @@ class PrefectSite:
     stack: Stack
     server: Server
     notified: list[dict[str, str]]
+    mailed: list[tuple[list[str], str]]
+    heard: Path  # whom beyond this machine its processes looked up or connected to
     first: str = ""  # the commit of the snapshot that was taken before anything else
 
     @property
@@ -120,7 +144,8 @@ class PrefectSite:
     def hurry(self) -> list[str]:
         """Have the first schedule of each deployment come each minute, and the others not at all.
 
-        Gives the names of the deployments that have one.
+        A snapshot is cut for several workers, so that these are started, too. Gives the names of
+        the deployments that have a schedule.
         """
         soon = {
             "interval": 60,
@@ -139,6 +164,8 @@ class PrefectSite:
             for number, schedule in reversed(list(enumerate(deployment["schedules"]))):
                 address = f"{self.server.url}/deployments/{deployment['id']}/schedules"
                 change = changes[min(number, 1)]
+                if deployment["name"] == "snapshots" and number == 0:
+                    change = {**change, "parameters": {"groups": 2}}
                 answer = _HTTP.patch(f"{address}/{schedule['id']}", json=change, timeout=30)
                 answer.raise_for_status()
         return sorted(self.server.names(scheduled))
@@ -156,14 +183,25 @@ class PrefectSite:
         answer.raise_for_status()
         assert answer.json()["status"] == "ACCEPT", answer.text
 
+    def slots_taken(self) -> int:
+        """How many runs have their turn at the ledger."""
+        address = f"{self.server.url}/v2/concurrency_limits/filter"
+        answer = _HTTP.post(address, json={}, timeout=30)
+        answer.raise_for_status()
+        ours = [one for one in answer.json() if one["name"].startswith("muster-ledger-")]
+        assert ours, "the ledger has no limit"
+        return sum(one["active_slots"] for one in ours)
+
     def everything(self) -> str:
-        """All that Prefect keeps of all runs: states, parameters, logs, artifacts, events."""
+        """All that Prefect shows: states, parameters, logs, artifacts, events, blocks."""
         found = [path.read_text("utf-8", "replace") for path in self.stack.logs.glob("*.log")]
         for what, body in (
             ("flow_runs", {}),
             ("task_runs", {}),
             ("logs", {"limit": 200}),
             ("artifacts", {}),
+            ("block_documents", {}),
+            ("automations", {}),
         ):
             for offset in range(0, 2000, 200):
                 wanted = {**body, "offset": offset}
@@ -172,6 +210,16 @@ class PrefectSite:
                 found.append(answer.text)
                 if len(answer.json()) < 100:
                     break
+        page: str | None = f"{self.server.url}/events/filter"
+        all_: dict[str, Any] = {"filter": {"occurred": {"since": "2020-01-01T00:00:00Z"}}}
+        answer = _HTTP.post(str(page), json={**all_, "limit": 50}, timeout=30)
+        while True:
+            answer.raise_for_status()
+            found.append(answer.text)
+            page = answer.json()["next_page"]
+            if page is None:
+                break
+            answer = _HTTP.get(page, timeout=30)
         return "\n".join(found)
 
     def secret(self) -> str:
@@ -288,12 +336,19 @@ ROUTES = """\
 channels:
   hook: {kind: webhook, url: "file:hook-url"}
   quiet: {kind: webhook, url: "file:hook-url"}
+  post:
+    kind: smtp
+    host: 127.0.0.1
+    port: MAIL
+    security: none
+    sender: muster@example.com
+    recipients: [platform@example.com, night@example.com]
 routes:
   - name: bad drift
     events: [muster.drift.found]
     severity: [high, critical]
     class: [unplanned, unknown]
-    to: [hook]
+    to: [hook, post]
   - {name: decisions, events: [muster.approval.asked], to: [hook]}
   - {name: drift of a class nobody has, events: [muster.drift.found], class: [none], to: [quiet]}
   - {name: mild questions, events: [muster.approval.asked], severity: [info], to: [quiet]}
@@ -320,10 +375,46 @@ class _Answer(BaseHTTPRequestHandler):
         pass
 
 
-def routes(folder: Path, receiver: _Receiver) -> Path:
+class MailSink(ThreadingTCPServer):
+    """A mail server that takes everything: who is to get it, and what it says."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.got: list[tuple[list[str], str]] = []
+        super().__init__(("127.0.0.1", 0), _Mail)
+
+
+class _Mail(StreamRequestHandler):
+    def handle(self) -> None:
+        """Speak as much SMTP as a client needs (RFC 5321)."""
+        assert isinstance(self.server, MailSink)
+        recipients: list[str] = []
+        self.wfile.write(b"220 sink\r\n")
+        while line := self.rfile.readline().decode().strip():
+            verb, answer = line[:4].upper(), b"250 OK\r\n"
+            if verb == "RCPT":
+                recipients.append(line.partition("<")[2].partition(">")[0])
+            elif verb == "DATA":
+                self.wfile.write(b"354 go on\r\n")
+                lines = []
+                while (text := self.rfile.readline()) not in (b".\r\n", b""):
+                    lines.append(text)
+                message = message_from_bytes(b"".join(lines))
+                body = message.get_payload(decode=True)
+                words = body.decode() if isinstance(body, bytes) else message.as_string()
+                self.server.got.append((recipients, f"{message['subject']}\n{words}"))
+                recipients = []
+            elif verb == "QUIT":
+                answer = b"221 bye\r\n"
+            self.wfile.write(answer)
+
+
+def routes(folder: Path, receiver: _Receiver, mail: MailSink) -> Path:
     """Write a file of channels and routes whose messages come here."""
     write_private(folder / "hook-url", f"http://127.0.0.1:{receiver.server_address[1]}/{CANARY}\n")
-    (folder / "notifications.yaml").write_text(ROUTES)
+    text = ROUTES.replace("MAIL", str(mail.server_address[1]))
+    (folder / "notifications.yaml").write_text(text)
     return folder / "notifications.yaml"
 
 
@@ -331,11 +422,16 @@ def routes(folder: Path, receiver: _Receiver) -> Path:
 def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSite]:
     """Prefect with a worker, the deployments, a sandbox and one snapshot, for one module."""
     folder = tmp_path_factory.mktemp("prefect")
-    stack, receiver = Stack(folder / "up", QUICK), _Receiver()
-    Thread(target=receiver.serve_forever, daemon=True).start()
+    (folder / "sitecustomize.py").write_text(WATCH)
+    heard = folder / "heard"
+    heard.touch()
+    watched = {**QUICK, "PYTHONPATH": str(folder), "HEARD": str(heard)}
+    stack, receiver, mail = Stack(folder / "up", watched), _Receiver(), MailSink()
+    for sink in (receiver, mail):
+        Thread(target=sink.serve_forever, daemon=True).start()
     try:
-        up(stack, port=0, notify=routes(folder, receiver))
-        site = PrefectSite(stack, Server(f"{stack.url()}/api"), receiver.got)
+        up(stack, port=0, notify=routes(folder, receiver, mail))
+        site = PrefectSite(stack, Server(f"{stack.url()}/api"), receiver.got, mail.got, heard)
         assert site.muster("snapshot", "--quiet") == 0
         assert site.muster("approve", "--all", "--reason", "the beginning", "--quiet") == 0
         with site.ledger() as ledger:
@@ -344,5 +440,6 @@ def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSi
         yield site
     finally:
         down(stack)
-        receiver.shutdown()
-        receiver.server_close()
+        for sink in (receiver, mail):
+            sink.shutdown()
+            sink.server_close()

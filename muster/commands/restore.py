@@ -7,7 +7,7 @@ import click
 from muster.commands.restoring import approved, stopping, target_options
 from muster.invocation import Command, Exit, Invocation, described
 from muster.verbs.restore import declare_down as send_nothing
-from muster.verbs.restore import refused, request_for, save_plan, teller
+from muster.verbs.restore import planned_code, refused, request_for, save_plan, teller
 from muster.via import RESTORE, via
 from muster.wiring import Wiring
 
@@ -148,10 +148,7 @@ def _run(
                     invocation.say("nothing was changed: --apply does it")
             if closed and apply_:
                 invocation.warn("a gate did not open: nothing was changed")
-                return Exit.ERROR
-            if prepared.plan.unknown:
-                return Exit.FINDINGS if apply_ else Exit.INCOMPLETE
-            return Exit.FINDINGS if closed else Exit.CLEAN
+            return planned_code(prepared.plan, asked, apply=apply_)
         if not invocation.json:
             invocation.show(*plan_lines(prepared.plan))
         most = wiring.settings.restore.max_steps

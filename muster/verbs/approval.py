@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from orjson import loads
+
 from muster.wiring import Wiring
 from snapshots.ledger import EVIDENCE
 from snapshots.model import JsonObject, canonical, digest, pretty
@@ -20,6 +22,7 @@ class Answer(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     EXPIRED = "expired"  # nobody answered in time: as good as a no
+    WITHDRAWN = "withdrawn"  # the run was ended before anybody answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ class Decided:
         """Give it in a line, as evidence quotes it."""
         if self.answer is Answer.EXPIRED:
             return f"nobody answered in time: {self.what}"
+        if self.answer is Answer.WITHDRAWN:
+            return f"the run was ended before anybody answered: {self.what}"
         return f"{self.who} {self.answer.value} ({self.reason}): {self.what}"
 
 
@@ -70,9 +75,20 @@ def write_down(wiring: Wiring, decided: Decided) -> str:
     """
     name = f"{FOLDER}/{decided.asked_at:%Y/%m/%Y%m%dT%H%M%SZ}-{decided.run[:8]}.json"
     message = f"{decided.verb}: {decided.answer.value}"
-    author = decided.who if decided.answer is not Answer.EXPIRED else ""
-    wiring.ledger().put(EVIDENCE, {name: pretty(decided.document())}, message, author=author)
+    wiring.ledger().put(EVIDENCE, {name: pretty(decided.document())}, message, author=decided.who)
     return name
+
+
+def became_of(wiring: Wiring, run: str) -> str:
+    """Give the record or the evidence that a decision on a run led to, "" without one."""
+    ledger = wiring.ledger()
+    tip = ledger.tip(EVIDENCE)
+    for path, data in ledger.files(tip, f"{FOLDER}/") if tip else ():
+        if path.endswith(f"-{run[:8]}.json"):
+            found = loads(data)
+            if isinstance(found, dict) and found.get("run") == run:
+                return str(found.get("became") or "")
+    return ""
 
 
 def digest_of(document: JsonObject) -> str:

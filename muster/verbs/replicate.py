@@ -46,6 +46,12 @@ class PairResult:
         restored = self.done.restored if self.done is not None else None
         return restored.record.id if restored is not None else ""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody ended it before it was done."""
+        restored = self.done.restored if self.done is not None else None
+        return restored is not None and restored.stopped
+
 
 def replicator_for(
     wiring: Wiring,
@@ -153,13 +159,20 @@ def run_pair(
     keep_going: bool = False,
     stop: Event | None = None,
     tell: Callable[[Happened], None] | None = None,
+    begun: Callable[[str], None] | None = None,
 ) -> PairResult:
-    """Do what was prepared for a pair; nothing when a gate did not open, but for `keep_going`."""
+    """Do what was prepared for a pair; nothing when a gate did not open, but for `keep_going`.
+
+    `begun` hears the id of the record before the first step.
+    """
     from dataclasses import replace
 
     if any(not gate.passed for gate in found.gates) and not keep_going:
         return replace(found, closed=True)
-    done = replicator.run(found.made, wiring.records(), stop=stop, tell=tell)
+    records = wiring.records()
+    if begun is not None:
+        records = records.announcing(begun)
+    done = replicator.run(found.made, records, stop=stop, tell=tell)
     return replace(found, done=done)
 
 

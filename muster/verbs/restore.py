@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from muster.invocation import Exit
 from muster.settings import PairSettings
 from muster.wiring import Wiring, mapping_of
 from snapshots.errors import InputError, NotFoundError
@@ -145,6 +146,33 @@ def save_plan(plan: Plan, path: str | None) -> None:
 def refused(gates: tuple[GateResult, ...]) -> bool:
     """Whether a gate did not open."""
     return any(not gate.passed for gate in gates)
+
+
+def planned_code(plan: Plan, gates: tuple[GateResult, ...], *, apply: bool) -> int:
+    """Give the exit code of a plan that was only shown, or that could not be begun."""
+    closed = refused(gates)
+    if closed and apply:
+        return Exit.ERROR
+    if plan.unknown:
+        return Exit.FINDINGS if apply else Exit.INCOMPLETE
+    return Exit.FINDINGS if closed else Exit.CLEAN
+
+
+def whereabouts(record: Record) -> str:
+    """Say how far a record is, and what goes on with it or takes it back."""
+    from snapshots.steps import StepState
+
+    states = [record.state(step.id) for step in record.plan.steps]
+    done = sum(state in {StepState.DONE, StepState.ADOPTED} for state in states)
+    open_ = sum(state is StepState.BEGUN for state in states)
+    words = f"{done} of {len(states)} steps are done"
+    words += f", {open_} begun" if open_ else ""
+    if done == len(states):
+        return f"{words}; record {record.id}: `muster undo {record.id}` takes it back"
+    return (
+        f"{words}; record {record.id}: `muster resume {record.id}` goes on, "
+        f"`muster undo {record.id}` takes back what was done"
+    )
 
 
 def step_words(happened: Happened) -> str:

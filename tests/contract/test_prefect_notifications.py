@@ -48,6 +48,10 @@ WRONG = {
     "a-secret-inside": "channels: {a: {kind: slack, url: 'https://canary.example/x'}}\nroutes: []",
     "nothing-in-the-environment": "channels: {a: {kind: slack, url: 'env:NO_SUCH'}}\nroutes: []",
     "no-teams-address": "channels: {a: {kind: teams, url: 'env:MUSTER_WEBHOOK_URL'}}\nroutes: []",
+    "no-mail-address": "channels: {a: {kind: smtp, host: h, sender: me, recipients: [a@b.example]}}"
+    "\nroutes: []",
+    "a-user-without-password": "channels: {a: {kind: smtp, host: mail.example, user: canary-user,"
+    " sender: a@b.example, recipients: [a@b.example]}}\nroutes: []",
     "no-duration": HOOK + "routes: [{name: x, events: [muster.a], to: [a], silent_for: a while}]",
 }
 SECRETS = {

@@ -146,3 +146,20 @@ def test_what_kubernetes_is_given_fits_together() -> None:
     assert ("ServiceAccount", variables["service_account_name"]["default"]) in made
     assert ("Namespace", variables["namespace"]["default"]) in made
     assert {d["metadata"].get("namespace", "muster") for d in documents} == {"muster"}
+
+
+def test_an_image_holds_nothing_that_git_leaves_out() -> None:
+    """What make and muster leave in a checkout may hold secrets; `COPY . .` takes all it may."""
+
+    def lines(name: str) -> set[str]:
+        text = (ROOT / name).read_text("utf-8")
+        found = (line.strip().rstrip("/") for line in text.splitlines())
+        return {line for line in found if line and not line.startswith("#")}
+
+    ignored = {
+        line.removeprefix("/") if line.startswith("/") else f"**/{line}"
+        for line in lines(".gitignore")
+    }
+    assert ignored <= lines(".dockerignore")
+    assert ".git" in lines(".dockerignore")
+    assert "COPY . ." in (ROOT / "deploy/docker/Dockerfile").read_text("utf-8")

@@ -60,6 +60,21 @@ def parameters(deployed: via.Deployed, *words: str, of: click.Command) -> dict[s
         (via.DRILL, ["drill", "run"], ["x"], {"drill": "x", "mode": "real"}),
         (via.DRILL, ["drill", "run"], ["x", "--dry-run"], {"drill": "x", "mode": "dry-run"}),
         (via.RESTORE, ["restore"], ["--apply"], {"apply": True}),
+        (via.RESTORE, ["restore"], ["--dry-run"], {"apply": False}),
+        (
+            via.RESTORE,
+            ["restore"],
+            ["--retrain", "--on-conflict", "live", "--save", "/tmp/plan.json"],
+            {"retrain": True, "on_conflict": "live", "save": "/tmp/plan.json"},
+        ),
+        (via.READY, ["ready"], ["--all"], {"everything": True}),
+        (
+            via.AUDIT,
+            ["audit"],
+            ["--format", "html", "--format", "sarif", "--output", "/tmp/reports"],
+            {"formats": ["html", "sarif"], "output": "/tmp/reports"},
+        ),
+        (via.REPORT, ["report"], ["--fresh", "--no-vault"], {"fresh": True, "use_vault": False}),
         (
             via.RESTORE,
             ["restore"],
@@ -77,7 +92,10 @@ def test_what_is_typed_becomes_the_flows_parameters(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["audit", "--output", "x"], "--output does not go with --via prefect"),
+        (["audit", "--format", "html"], "--format needs --output with --via prefect"),
+        (["report", "--open"], "the run has a link to it"),
+        (["restore", "--dry-run", "--apply"], "--dry-run and --apply exclude each other"),
+        (["report", "--to-vault", "--no-vault"], "--to-vault and --no-vault exclude each other"),
         (["restore", "--apply", "--yes"], "muster approve-run"),
         (["drill", "run", "x", "--approver", "me"], "muster approve-run"),
         (["snapshot", "--via", "cron"], "'cron' is no way"),
@@ -92,9 +110,31 @@ def test_what_a_flow_cannot_do_is_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("deployed", [*via.DEPLOYED.values()], ids=[*via.DEPLOYED])
+def test_every_option_of_a_verb_has_its_place(deployed: via.Deployed) -> None:
+    """A flow takes it, or it is refused with what to do instead, or it means nothing there."""
+    [words] = [words for words, one in via.DEPLOYED.items() if one is deployed]
+    options = {p.name for p in command(*words.split()).params} - via._SHARED - {"help"}
+    taken = {parameter.option for parameter in deployed.parameters}
+    places = [taken, set(deployed.refused), set(deployed.idle)]
+    assert set().union(*places) == options
+    assert sum(map(len, places)) == len(options), "an option has two places"
+    assert all(deployed.refused.values()), "a refusal says what to do instead"
+
+
+def test_a_replication_is_asked_for_before_it_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", NOBODY)
+    assert main(["replicate", "--apply", "--via", "prefect"]) == 1
+    assert "nothing was started" in capsys.readouterr().err
+    assert main(["replicate", "--apply", "--yes", "--via", "prefect"]) == 1
+    assert "does not answer" in capsys.readouterr().err, "a yes did not suffice"
+
+
 def test_every_parameter_that_is_sent_is_one_of_the_flow() -> None:
     # In a process of its own: importing Prefect warns.
-    table = {d.name: [p.name or p.option for p in d.parameters] for d in DEPLOYED}
+    table = {d.name: [p.name or p.option for p in d.parameters] for d in via.DEPLOYED.values()}
     code = """
 import inspect, json, sys, yaml
 table = json.load(sys.stdin)
@@ -126,31 +166,10 @@ assert not table, table
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-DEPLOYED = (
-    via.SNAPSHOT,
-    via.AUDIT,
-    via.REPLICATE,
-    via.READY,
-    via.VERIFY,
-    via.DRILL,
-    via.RESTORE,
-    via.REPORT,
-)
-
-
 def test_every_verb_that_has_a_deployment_can_be_sent_to_it() -> None:
-    for words in (
-        ["snapshot"],
-        ["audit"],
-        ["replicate"],
-        ["ready"],
-        ["verify"],
-        ["drill", "run"],
-        ["restore"],
-        ["report"],
-    ):
-        names = {parameter.name for parameter in command(*words).params}
-        assert via.OPTION in names, f"muster {' '.join(words)} has no --via"
+    for words in via.DEPLOYED:
+        names = {parameter.name for parameter in command(*words.split()).params}
+        assert via.OPTION in names, f"muster {words} has no --via"
     assert "approve-run" in COMMANDS
 
 
@@ -195,7 +214,7 @@ def stranger() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             mood = self.path.split("/")[1]
-            self.send_response({"denied": 401, "moved": 302}.get(mood, 200))
+            self.send_response({"denied": 401, "moved": 302, "ill": 500}.get(mood, 200))
             if mood == "moved":
                 self.send_header("location", "http://127.0.0.1:9/stolen")
             self.end_headers()
@@ -218,6 +237,12 @@ def test_what_is_no_prefect_is_told_from_one_that_does_not_let_us_in(stranger: s
         Server(f"{stranger}/denied").version()
     with pytest.raises(UnreachableError):
         Server(NOBODY).version()
+
+
+def test_a_server_whose_database_is_away_is_as_one_that_is_away(stranger: str) -> None:
+    with pytest.raises(UnreachableError, match="500") as caught:
+        Server(f"{stranger}/ill").version()
+    assert "without" in caught.value.remedy
 
 
 def test_a_key_follows_no_redirect(stranger: str) -> None:
