@@ -67,7 +67,7 @@ _FIXED: abc.Mapping[str, tuple[str, ...]] = {
     "project-file": ("",),
 }
 # Set by the service once the projects are there; a project cannot be there before its account.
-_AFTERWARDS = ("defaultProject", "associatedProjects")
+AFTERWARDS = ("defaultProject", "associatedProjects")
 _RANKS = order()
 
 
@@ -502,11 +502,11 @@ class _Drafting:
         left = tuple(
             path
             for path in change.paths
-            if not any(_below(path.path, f"/properties/{name}") for name in _AFTERWARDS)
+            if not any(_below(path.path, f"/properties/{name}") for name in AFTERWARDS)
         )
         found = body.get("properties")
         properties = dict(found) if isinstance(found, dict) else {}
-        for name in _AFTERWARDS:
+        for name in AFTERWARDS:
             properties.pop(name, None)
             kept = take_at(before.body, f"/properties/{name}")
             if kept is not None:
@@ -828,7 +828,7 @@ def _prepared(draft: _Draft) -> Resource:
     assert draft.after is not None
     found = draft.after.body.get("properties")
     if draft.key.kind == "account" and draft.before is None and isinstance(found, dict):
-        properties = {name: value for name, value in found.items() if name not in _AFTERWARDS}
+        properties = {name: value for name, value in found.items() if name not in AFTERWARDS}
         return replace(draft.after, body={**draft.after.body, "properties": properties})
     return draft.after
 

@@ -27,6 +27,7 @@ from snapshots.kinds.links import Links
 from snapshots.kinds.openai import is_fine_tuned
 from snapshots.mapping import Translated, adopt, logical, place_of, take_at, translate, twins
 from snapshots.model import (
+    MISSING,
     Change,
     ChangeType,
     Key,
@@ -34,6 +35,7 @@ from snapshots.model import (
     Snapshot,
 )
 from snapshots.plan import (
+    AFTERWARDS,
     Context,
     Estimates,
     answer_for,
@@ -193,7 +195,23 @@ def remaining(prepared: Prepared, tools: Tools) -> tuple[Change, ...]:
     return tuple(
         change
         for change in compare(before, after, list_identity)
-        if change.type is not ChangeType.REMOVED or request.prune
+        if (change.type is not ChangeType.REMOVED or request.prune) and not _by_projects(change)
+    )
+
+
+def _by_projects(change: Change) -> bool:
+    """Whether an account differs only in what Azure notes of its projects, unasked.
+
+    A plan that makes an account leaves that out, so a record that is resumed says nothing of it;
+    the projects themselves are compared.
+    """
+    return (
+        change.type is ChangeType.CHANGED
+        and change.key.kind == "account"
+        and all(
+            path.after is MISSING and path.path.removeprefix("/properties/") in AFTERWARDS
+            for path in change.paths
+        )
     )
 
 

@@ -142,13 +142,13 @@ class PrefectSite:
         return main(["--config", str(self.config), *words])
 
     def hurry(self) -> list[str]:
-        """Have the first schedule of each deployment come each minute, and the others not at all.
+        """Have the first schedule of each deployment come at once, and the others not at all.
 
         A snapshot is cut for several workers, so that these are started, too. Gives the names of
         the deployments that have a schedule.
         """
         soon = {
-            "interval": 60,
+            "interval": 180,  # again, should the scheduler have been too late for the first time
             "anchor_date": (datetime.now(UTC) + timedelta(seconds=3)).isoformat(),
         }
         return self._change([{"schedule": soon}, {"active": False}])

@@ -64,15 +64,15 @@ def parameters(deployed: via.Deployed, *words: str, of: click.Command) -> dict[s
         (
             via.RESTORE,
             ["restore"],
-            ["--retrain", "--on-conflict", "live", "--save", "/tmp/plan.json"],
-            {"retrain": True, "on_conflict": "live", "save": "/tmp/plan.json"},
+            ["--retrain", "--on-conflict", "live", "--save", "/srv/plan.json"],
+            {"retrain": True, "on_conflict": "live", "save": "/srv/plan.json"},
         ),
         (via.READY, ["ready"], ["--all"], {"everything": True}),
         (
             via.AUDIT,
             ["audit"],
-            ["--format", "html", "--format", "sarif", "--output", "/tmp/reports"],
-            {"formats": ["html", "sarif"], "output": "/tmp/reports"},
+            ["--format", "html", "--format", "sarif", "--output", "/srv/reports"],
+            {"formats": ["html", "sarif"], "output": "/srv/reports"},
         ),
         (via.REPORT, ["report"], ["--fresh", "--no-vault"], {"fresh": True, "use_vault": False}),
         (
