@@ -242,7 +242,16 @@ def parse(
 
 def _tree(text: str, file: Path) -> _Node:
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            # Before anything is built: the reader's time grows with the square of the depth.
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise InputError(
+                    "the script is nested too deeply", where=f"{file}:{line}", remedy="flatten it"
+                )
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise InputError(

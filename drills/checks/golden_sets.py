@@ -12,21 +12,20 @@ import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from drills.checks.asking import Allowance, Question, Said, chat, embed
-from drills.checks.scoring import Expect, Expectation, plain
+from drills.checks.asking import Question
+from drills.checks.scoring import Expect, Expectation
 from drills.checks.targets import text_at
 from drills.model import CheckContext
-from snapshots.cloud import Place
 from snapshots.errors import InputError, NotFoundError
 from snapshots.model import JsonObject, digest
 
 SHIPPED = Path(__file__).resolve().parent.parent / "golden"
 BRANCH = "evidence"  # where the ledger keeps golden sets, under golden/
 _LEDGER = "ledger:"
-_LARGEST = 16 * 1024 * 1024  # bytes: a set is read whole
+LARGEST = 16 * 1024 * 1024  # bytes: a set is read whole
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
-_MARK = "golden"  # the first line says {"golden": 1, …}
-_NEARNESS = {Expect.SIMILARITY: 0.9, Expect.VECTOR: 0.99}
+MARK = "golden"  # the first line says {"golden": 1, …}
+NEARNESS = {Expect.SIMILARITY: 0.9, Expect.VECTOR: 0.99}
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 
 
@@ -73,7 +72,7 @@ class GoldenSet:
     def lines(self) -> bytes:
         """Give it as JSONL: a head, then a case a line."""
         head: JsonObject = {
-            _MARK: 1,
+            MARK: 1,
             "name": self.name,
             "deployment": self.deployment,
             "model": self.model,
@@ -119,22 +118,25 @@ def _line(case: Case) -> JsonObject:
 
 
 @dataclass(slots=True)
-class _Row:
-    """One line of a set, read by name; complaints name file and line."""
+class Row:
+    """One line of a set, read by name; complaints name file and line (InputError)."""
 
     found: JsonObject
     where: str
 
     def wrong(self, what: str) -> InputError:
+        """Give the error for this line."""
         return InputError(what, where=self.where, remedy="docs/checks.md shows the format")
 
     def text(self, name: str, default: str = "") -> str:
+        """Give a text."""
         value = self.found.get(name, default)
         if not isinstance(value, str):
             raise self.wrong(f"{name} is a text, not {value!r}")
         return value
 
     def number(self, name: str, default: float, least: float, most: float) -> float:
+        """Give a number within bounds."""
         value = self.found.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(f"{name} is a number, not {value!r}")
@@ -143,20 +145,22 @@ class _Row:
         return float(value)
 
     def whole(self, name: str, default: int, least: int, most: int) -> int:
+        """Give a whole number within bounds."""
         value = self.number(name, default, least, most)
         if value != int(value):
             raise self.wrong(f"{name} is a whole number, not {value:g}")
         return int(value)
 
     def only(self, *names: str) -> None:
+        """Refuse what is not known."""
         unknown = sorted(set(self.found) - set(names))
         if unknown:
             raise self.wrong(f"unknown {unknown[0]!r}; known are {', '.join(sorted(names))}")
 
 
-def parse(data: bytes, where: str) -> GoldenSet:
-    """Read a set. Raises InputError with file and line for whatever is wrong with it."""
-    rows: list[_Row] = []
+def rows_of(data: bytes, where: str) -> list[Row]:
+    """Read JSONL. Raises InputError with file and line for what is no JSON object."""
+    rows: list[Row] = []
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
             continue
@@ -166,19 +170,31 @@ def parse(data: bytes, where: str) -> GoldenSet:
             raise InputError(
                 f"not JSON: {error}", where=f"{where}:{number}", remedy="one JSON object a line"
             ) from None
-        row = _Row(found if isinstance(found, dict) else {}, f"{where}:{number}")
+        row = Row(found if isinstance(found, dict) else {}, f"{where}:{number}")
         if not isinstance(found, dict):
             raise row.wrong("a line is a JSON object")
         rows.append(row)
-    if not rows or rows[0].found.get(_MARK) != 1:
+    return rows
+
+
+def parse(data: bytes, where: str) -> GoldenSet:
+    """Read a set. Raises InputError with file and line for whatever is wrong with it."""
+    rows = rows_of(data, where)
+    if not rows or rows[0].found.get(MARK) != 1:
         raise InputError(
             'a golden set begins with {"golden": 1, "name": …, "deployment": …}',
             where=f"{where}:1",
             remedy="docs/checks.md shows the format",
         )
+    golden = made_of(rows, Path(where).stem)
+    return replace(golden, digest=digest(data))
+
+
+def made_of(rows: Sequence[Row], name: str) -> GoldenSet:
+    """Give the set that a head and its cases describe. Raises InputError with file and line."""
     head = rows[0]
     head.only(
-        _MARK, "name", "deployment", "model", "embeddings", "judge", "dimensions", "seconds",
+        MARK, "name", "deployment", "model", "embeddings", "judge", "dimensions", "seconds",
         "temperature", "recorded_at",
     )  # fmt: skip
     warm = head.found.get("temperature", 0.0)
@@ -194,7 +210,7 @@ def parse(data: bytes, where: str) -> GoldenSet:
         if id_ in ids[:at]:
             raise rows[at + 1].wrong(f"two cases have the id {id_!r}")
     return GoldenSet(
-        name=head.text("name") or Path(where).stem,
+        name=head.text("name") or name,
         deployment=head.text("deployment"),
         cases=cases,
         model=head.text("model"),
@@ -204,11 +220,10 @@ def parse(data: bytes, where: str) -> GoldenSet:
         seconds=head.number("seconds", 0.0, 0.0, 86_400.0),
         temperature=temperature,
         recorded_at=head.text("recorded_at"),
-        digest=digest(data),
     )
 
 
-def _case(row: _Row, temperature: float | None) -> Case:
+def _case(row: Row, temperature: float | None) -> Case:
     row.only(
         "id", "prompt", "messages", "expect", "max_tokens", "response_format", "repeats",
         "tolerance", "base",
@@ -247,11 +262,11 @@ def _case(row: _Row, temperature: float | None) -> Case:
     )
 
 
-def _expectation(row: _Row) -> Expectation:
+def _expectation(row: Row) -> Expectation:
     found = row.found.get("expect")
     if not isinstance(found, dict):
         raise row.wrong("a case says what it expects: an object with a kind")
-    inner = _Row(found, row.where)
+    inner = Row(found, row.where)
     inner.only("kind", "text", "schema", "threshold", "vector", "side")
     try:
         kind = Expect(inner.text("kind"))
@@ -283,7 +298,7 @@ def _expectation(row: _Row) -> Expectation:
         raise row.wrong("vector is a list of numbers, not all of them 0")
     if inner.text("side") not in {"", "prompt", "completion"}:
         raise row.wrong("side is prompt or completion")
-    least = _NEARNESS.get(kind, 0.0)
+    least = NEARNESS.get(kind, 0.0)
     return Expectation(
         kind, text, schema, inner.number("threshold", least, -1.0, 1.0), vector, inner.text("side")
     )
@@ -304,14 +319,14 @@ def load(reference: str, context: CheckContext) -> GoldenSet:
                 f"{reference} is in a vault, and there is none", remedy="configure a vault"
             )
         size = context.vault.size(match[1])
-        if size > _LARGEST:
+        if size > LARGEST:
             raise _too_large(reference, size)
         return parse(b"".join(bytes(b) for b in context.vault.read(match[1])), reference)
     # What lies beside the configuration comes first, so that a user can replace a shipped set.
     for path in (context.folder / reference, SHIPPED / reference, SHIPPED / f"{reference}.jsonl"):
         try:
             if path.is_file():
-                if path.stat().st_size > _LARGEST:
+                if path.stat().st_size > LARGEST:
                     raise _too_large(reference, path.stat().st_size)
                 data = path.read_bytes()
                 golden = parse(data, reference)
@@ -328,9 +343,14 @@ def load(reference: str, context: CheckContext) -> GoldenSet:
     )
 
 
+def kept_as(context: CheckContext, name: str) -> bytes | None:
+    """Give the version of a set that the ledger has, None when it has none of that name."""
+    return _in_ledger(context).get(_path(name))
+
+
 def _kept(reference: str, context: CheckContext) -> bytes:
     name = reference.removeprefix(_LEDGER)
-    found = _in_ledger(context).get(_path(name))
+    found = kept_as(context, name)
     if found is None:
         raise NotFoundError(
             f"the ledger keeps no golden set called {name}",
@@ -371,94 +391,9 @@ def _put(context: CheckContext, name: str, data: bytes) -> str:
 
 def _too_large(reference: str, size: int) -> InputError:
     return InputError(
-        f"the golden set has {size} bytes, the most is {_LARGEST}",
+        f"the golden set has {size} bytes, the most is {LARGEST}",
         where=reference,
         remedy="split it into several sets",
-    )
-
-
-# ------------------------------------------------------------------------------------- recording
-
-
-def record(
-    context: CheckContext,
-    place: Place,
-    wanted: GoldenSet,
-    allowance: Allowance,
-    *,
-    base: str = "",
-    times: int = 3,
-) -> GoldenSet:
-    """Ask a living deployment each question and give the set with its answers as expectations.
-
-    `place` is the account's endpoint, of the primary. What expects a text (exact, similarity) or a
-    vector gets the one that is live; blocked and passed become what the filters did; the other
-    kinds stay and must hold, for a set that its own primary fails is wrong. An exact answer that
-    is not the same `times` times becomes similar when the set names an embeddings deployment, else
-    InputError. `base` is a deployment of the base model, whose answers are kept beside.
-    """
-    seconds: list[float] = []
-    cases: list[Case] = []
-    model = wanted.model
-    vectors: Sequence[tuple[float, ...]] = ()
-    asked = [case for case in wanted.cases if case.expect.kind is Expect.VECTOR]
-    if asked:
-        texts = [case.prompt for case in asked]
-        vectors = embed(
-            context, place, wanted.deployment, texts, allowance, dimensions=wanted.dimensions
-        )
-    by_id = {case.id: vector for case, vector in zip(asked, vectors, strict=True)}
-    for case in wanted.cases:
-        if case.id in by_id:
-            vector = tuple(round(x, 6) for x in by_id[case.id])
-            cases.append(replace(case, expect=replace(case.expect, vector=vector)))
-            continue
-        said = [
-            chat(context, place, wanted.deployment, case.question, allowance)
-            for _ in range(max(1, times))
-        ]
-        seconds += [answer.seconds for answer in said]
-        model = said[0].model or model
-        under = ""
-        if base:
-            under = chat(context, place, base, case.question, allowance).text
-        cases.append(replace(case, expect=_live(case, said, wanted), base=under))
-    ordered = sorted(seconds)
-    made = replace(
-        wanted,
-        cases=tuple(cases),
-        model=model,
-        seconds=ordered[len(ordered) // 2] if ordered else 0.0,
-        recorded_at=context.clock.now().isoformat(timespec="seconds"),
-    )
-    return replace(made, digest=digest(made.lines()))
-
-
-def _live(case: Case, said: Sequence[Said], wanted: GoldenSet) -> Expectation:
-    expect = case.expect
-    if expect.kind in {Expect.BLOCKED, Expect.PASSED}:
-        sides = {answer.filtered for answer in said}
-        if len(sides) > 1:
-            raise _unsteady(case, "the filters do not agree with themselves")
-        side = sides.pop()
-        return Expectation(Expect.BLOCKED, side=side) if side else Expectation(Expect.PASSED)
-    if expect.kind not in {Expect.EXACT, Expect.SIMILARITY}:
-        return expect
-    answers = {plain(answer.text) for answer in said}
-    if any(answer.filtered for answer in said) or "" in answers:
-        raise _unsteady(case, "a filter stopped the answer, or there was none")
-    if len(answers) > 1 and expect.kind is Expect.EXACT:
-        if not wanted.embeddings:
-            raise _unsteady(case, "the model gives several answers")
-        return Expectation(Expect.SIMILARITY, said[0].text, threshold=_NEARNESS[Expect.SIMILARITY])
-    return replace(expect, text=said[0].text)
-
-
-def _unsteady(case: Case, why: str) -> InputError:
-    return InputError(
-        f"case {case.id} cannot be recorded: {why}",
-        where=case.prompt[:80],
-        remedy="expect a pattern, a schema or a judge there, or name an embeddings deployment",
     )
 
 

@@ -12,6 +12,7 @@ from drills.checks.scoring import median
 from drills.checks.settings import Settings
 from drills.checks.targets import account_of, endpoint, find, spelled
 from drills.model import CheckContext
+from snapshots.errors import InputError
 from snapshots.model import Key
 
 _PROMPT = "Repeat after me: ready"
@@ -33,7 +34,8 @@ class LatencyCheck(AskedCheck):
     """Deployments answer a short question about as fast as was recorded.
 
     The limit is `limit`, or `baseline` (also that of a golden `set`) times `tolerance`, and at
-    least `least`. Its control adds twice the limit to every sample.
+    least `least`. With a set its own questions are asked, in turn: what took so long when it was
+    recorded is compared with itself. Its control adds twice the limit to every sample.
     """
 
     KNOWN_AS = "latency"
@@ -42,7 +44,7 @@ class LatencyCheck(AskedCheck):
     def read(self, settings: Settings) -> None:
         """Read the settings."""
         self.deployment = settings.text("deployment")
-        self.prompt = settings.text("prompt", _PROMPT)
+        self.prompt = settings.text("prompt")
         self.set = settings.text("set")
         self.limit = settings.number("limit", 0.0, least=0.0)
         self.baseline = settings.number("baseline", 0.0, least=0.0)
@@ -60,9 +62,18 @@ class LatencyCheck(AskedCheck):
     def ask(self, context: CheckContext, *, broken: bool) -> Judged:
         """Take the samples."""
         name, baseline = self.deployment, self.baseline
+        questions = [Question.of(self.prompt or _PROMPT, max_tokens=_TOKENS)]
         if self.set:
             golden = load(self.set, context)
             name, baseline = name or golden.deployment, baseline or golden.seconds
+            if not self.limit and not baseline:
+                raise InputError(
+                    "nobody took the time when this set was recorded",
+                    where=golden.name,
+                    remedy="record it again, or give the check a limit or a baseline",
+                )
+            if not self.prompt and not self.baseline and not self.limit:
+                questions = [case.question for case in golden.cases]
         limit = self.limit or max(self.least, baseline * self.tolerance)
         found = find(context, self.declaration.subject, DEPLOYMENT, name)
         judged: list[Judged] = []
@@ -71,13 +82,14 @@ class LatencyCheck(AskedCheck):
         if found.hidden:
             judged.append(not_run(f"{found.hidden[0].key}: {found.hidden[0].detail}"))
         allowance = self.bounds.allowance()
-        question = Question.of(self.prompt, max_tokens=_TOKENS)
         for deployment in found.there:
             place = endpoint(context, account_of(context, deployment.key))
             count = 1 if broken else self.samples
             times = [
-                chat(context, place, spelled(deployment), question, allowance).seconds
-                for _ in range(count)
+                chat(
+                    context, place, spelled(deployment), questions[at % len(questions)], allowance
+                ).seconds
+                for at in range(count)
             ]
             if broken:
                 times = [seconds + 2 * limit + 1 for seconds in times]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from muster.commands.drill_record import record
 from muster.invocation import Command, Exit, Invocation, described, safe, shared_options
 from muster.verbs.drill import SCHEMA, document_of, exit_code, given_of, read_drill
 from muster.via import DRILL, via
@@ -492,5 +493,5 @@ def approve(invocation: Invocation, run: str, approver: str, yes: bool, no: bool
     return Exit.CLEAN
 
 
-for _sub in (list_, show, run, rehearse, check, clean, approve):
+for _sub in (list_, show, run, rehearse, record, check, clean, approve):
     command.add_command(_sub)

@@ -11,7 +11,8 @@ import pytest
 
 from drills.checks import NAMES, make
 from drills.checks.asking import Allowance
-from drills.checks.golden_sets import SHIPPED, keep, load, record
+from drills.checks.golden_sets import SHIPPED, keep, load
+from drills.checks.recording import record
 from drills.checks.targets import account_of, endpoint, find
 from drills.model import CheckDeclaration, CheckOutcome, CheckState, Control
 from snapshots.clock import SystemClock

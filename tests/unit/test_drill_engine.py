@@ -478,3 +478,10 @@ def test_the_schema_of_evidence_is_one() -> None:
     schema = json.loads((ROOT / "docs/schemas/evidence.schema.json").read_text("utf-8"))
     Draft202012Validator.check_schema(schema)
     assert not Draft202012Validator(schema).is_valid(sealed(document(), "").document)
+
+
+def test_a_script_that_is_nested_deeply_is_refused_before_it_is_read_whole() -> None:
+    # The YAML reader needs minutes for it: the test's own time limit is what it would meet.
+    with pytest.raises(InputError, match="nested too deeply") as told:
+        parse(b"title: t\nsteps: " + b"[" * 200_000, Path("deep.yaml"))
+    assert told.value.where == "deep.yaml:2"
