@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 import orjson
@@ -225,11 +226,11 @@ class EvidenceBook:
         problems += self._ledger_problems(evidence.id)
         problems += _chain_problems(known, evidence)
         problems += self._vault_problems(evidence)
-        signed, problem = _signed(evidence, signer)
-        if problem:
-            problems.append(problem)
+        seal = seal_of(pretty(evidence.document), evidence.signature, signer)
+        if seal.problem:
+            problems.append(seal.problem)
         found = judge(evidence.document)
-        return Checked(evidence, found.verdict.value, found.reasons, signed, tuple(problems))
+        return Checked(evidence, found.verdict.value, found.reasons, seal, tuple(problems))
 
     def _ledger_problems(self, id_: str) -> Iterator[str]:
         tip = self._ledger.tip(EVIDENCE)
@@ -254,6 +255,12 @@ class EvidenceBook:
         ours = self._signature(self._ledger.tip(EVIDENCE), evidence.id)
         if signature != ours:
             yield "its signature differs between ledger and vault, or one of them has none"
+        if f"{base}.html" in names:
+            page_there = self._vault.read_document(f"{base}.html").data
+            path = f"{FOLDER}/{evidence.id}.html"
+            tip = self._ledger.tip(EVIDENCE)
+            if any(f == path and d != page_there for f, d in self._ledger.files(tip, path)):
+                yield "its page (HTML) differs between ledger and vault"
         known = self._documents(self._ledger.tip(EVIDENCE))
         lost = [
             name.rsplit("/", 1)[-1].removesuffix(".json")
@@ -264,6 +271,51 @@ class EvidenceBook:
             yield f"the ledger has lost the evidence {id_}, which the vault has"
 
 
+class Sealed(StrEnum):
+    """What can be said of an evidence's signature."""
+
+    VERIFIED = "verified"
+    UNSIGNED = "unsigned"
+    NO_KEY = "no-key"  # it is signed, and nobody here knows a key to verify it with
+    BROKEN = "broken"  # changed since, or signed by a key that nobody vouches for
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A signature, and what came of verifying it."""
+
+    state: Sealed
+    by: str = ""
+    problem: str = ""  # what speaks against it
+
+    def words(self) -> str:
+        """Give it for people."""
+        return {
+            Sealed.VERIFIED: f"verified: {self.by}",
+            Sealed.UNSIGNED: "not signed",
+            Sealed.NO_KEY: "signed, not verified: no key to verify it with is configured here",
+            Sealed.BROKEN: f"DOES NOT HOLD: {self.problem}",
+        }[self.state]
+
+
+def seal_of(data: bytes, signature: str, signer: Signer | None) -> Seal:
+    """Verify a signature over the bytes of an evidence."""
+    if not signature:
+        wanted = signer is not None and signer.signs
+        problem = "it is not signed, and a key is configured" if wanted else ""
+        return Seal(Sealed.UNSIGNED, problem=problem)
+    if signer is None:
+        return Seal(Sealed.NO_KEY)
+    try:
+        return Seal(Sealed.VERIFIED, by=signer.verify(data, signature))
+    except NotFoundError:
+        return Seal(Sealed.NO_KEY)
+    except DamagedStoreError as error:
+        return Seal(Sealed.BROKEN, problem=error.what)
+    except MusterError as error:  # there is no tool to verify it with
+        return Seal(Sealed.NO_KEY, problem=f"its signature could not be verified: {error.what}")
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What came of verifying an evidence."""
@@ -271,8 +323,13 @@ class Checked:
     evidence: Evidence
     verdict: str  # computed again from what was recorded
     reasons: tuple[str, ...]
-    signed_by: str  # "" when it is not signed, or no key to verify with is known
+    seal: Seal
     problems: tuple[str, ...]
+
+    @property
+    def signed_by(self) -> str:
+        """Who signed, "" when it is not signed, or no key to verify with is known."""
+        return self.seal.by
 
     @property
     def whole(self) -> bool:
@@ -347,10 +404,24 @@ def _chain_problems(known: Mapping[str, Evidence], evidence: Evidence) -> Iterat
             yield f"the chain is broken: {found.id} was changed after it was written"
             return
         at = found
+    for previous, ids in forks(known).items():
+        if previous == evidence.document.get("previous") or previous in seen:
+            yield f"the chain forks: {' and '.join(ids)} follow the same evidence"
     later = [e for e in known.values() if e.document.get("previous") == evidence.hash]
     last = not later and len(known) > 1
     if last and _last(known) != evidence.hash and evidence.id in known:
         yield "no later evidence names it: it was exchanged"
+
+
+def forks(known: Mapping[str, Evidence]) -> dict[str, list[str]]:
+    """Give the ids that follow the same evidence, by its hash; "": that are a beginning.
+
+    Who writes waits for the one before, so that a chain has one beginning and no fork.
+    """
+    after: dict[str, list[str]] = {}
+    for evidence in known.values():
+        after.setdefault(str(evidence.document.get("previous") or ""), []).append(evidence.id)
+    return {previous: sorted(ids) for previous, ids in after.items() if len(ids) > 1}
 
 
 def _last(known: Mapping[str, Evidence]) -> str:
@@ -376,17 +447,6 @@ def _in_order(known: Mapping[str, Evidence]) -> Iterator[Evidence]:
         seen.add(at.id)
         yield at
         queue = sorted(after.get(at.hash, []), key=lambda e: e.id) + queue
-
-
-def _signed(evidence: Evidence, signer: Signer | None) -> tuple[str, str]:
-    if signer is None:
-        return "", ""
-    if not evidence.signature:
-        return "", "it is not signed, and a key is configured" if signer.signs else ""
-    try:
-        return signer.verify(pretty(evidence.document), evidence.signature), ""
-    except MusterError as error:
-        return "", error.what
 
 
 def _message(evidence: Evidence) -> str:
@@ -433,7 +493,11 @@ class GitSigner:
         return self._tool(words, data)
 
     def verify(self, data: bytes, signature: str) -> str:
-        """Say who signed. Raises DamagedStoreError when the signature does not hold."""
+        """Say who signed.
+
+        Raises DamagedStoreError when the signature does not hold, NotFoundError when no key is
+        configured that it could be verified with.
+        """
         with tempfile.TemporaryDirectory(prefix="muster-sig-") as folder:
             file = Path(folder) / "signature"
             file.write_text(signature, "utf-8")
@@ -442,7 +506,15 @@ class GitSigner:
             content = Path(folder) / "content"
             content.write_bytes(data)
             words = ["gpg", "--batch", "--status-fd", "1", "--verify", str(file), str(content)]
-            return _signer_of(self._tool(words, b""))
+            done = self._ran(words, b"")
+            status = done.stdout.decode("utf-8", "replace")
+            # Who has a key of their own has those of the others, too: what is not there then is
+            # a key that nobody vouches for.
+            if "[GNUPG:] NO_PUBKEY" in status and not self._key:
+                raise NotFoundError("its signature is by a key that is not known here")
+            if done.returncode != 0:
+                raise DamagedStoreError(_DOES_NOT_HOLD)
+            return _signer_of(status)
 
     def _verify_ssh(self, data: bytes, file: Path) -> str:
         allowed = self._setting("gpg.ssh.allowedSignersFile")
@@ -450,7 +522,7 @@ class GitSigner:
             self._tool(
                 ["ssh-keygen", "-Y", "check-novalidate", "-n", "muster", "-s", str(file)], data
             )
-            return "somebody (gpg.ssh.allowedSignersFile is not set)"
+            raise NotFoundError("gpg.ssh.allowedSignersFile is not set: nobody vouches for keys")
         signers = str(Path(allowed).expanduser())
         found = self._tool(
             ["ssh-keygen", "-Y", "find-principals", "-f", signers, "-s", str(file)], b""
@@ -460,27 +532,33 @@ class GitSigner:
         self._tool([*words, "-s", str(file)], data)
         return who
 
-    def _tool(self, words: Sequence[str], data: bytes) -> str:
-        verifying = "sign" not in words and "--detach-sign" not in words
+    def _ran(self, words: Sequence[str], data: bytes) -> subprocess.CompletedProcess[bytes]:
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 list(words), input=data, capture_output=True, check=False, timeout=60
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise StoreError(
                 f"{words[0]} cannot be run", remedy=f"install {words[0]}, or unset user.signingkey"
             ) from error
+
+    def _tool(self, words: Sequence[str], data: bytes) -> str:
+        verifying = "sign" not in words and "--detach-sign" not in words
+        done = self._ran(words, data)
         if done.returncode == 0:
             return done.stdout.decode("utf-8", "replace")
         if verifying:
-            raise DamagedStoreError(
-                "its signature does not hold: it was changed, or signed by a key nobody vouches for"
-            )
+            raise DamagedStoreError(_DOES_NOT_HOLD)
         raise StoreError(
             f"{words[0]} did not sign the evidence",
             where=self._key,
             remedy="check user.signingkey; a pass phrase must be held by an agent",
         )
+
+
+_DOES_NOT_HOLD = (
+    "its signature does not hold: it was changed, or signed by a key nobody vouches for"
+)
 
 
 def _signer_of(status: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from drills.evidence import FOLDER as DRILLS
 from drills.evidence import sealed
 from drills.judge import distribution, judge, judge_run
+from drills.verbs import Signer
 from muster.report import site_signoffs as signoffs
 from muster.report.site_gather import gather
 from muster.report.site_model import Applied, Site
@@ -283,7 +284,9 @@ class Recorded:
         run = Run(NOW - timedelta(minutes=30), complete, 12, 40.0, "record-1", "snapshot-1")
         replication.write(self.ledger, Replication(*PAIR, run, (replica,)), "replicated")
 
-    def site(self, *, now: datetime | None = None, pairs: bool = True) -> Site:
+    def site(
+        self, *, now: datetime | None = None, pairs: bool = True, signer: Signer | None = None
+    ) -> Site:
         return gather(
             self.ledger,
             self.vault,
@@ -297,6 +300,7 @@ class Recorded:
             vault_location=self.vault.location,
             scripts={"bring-back": "Bring it back", "never-tried": "Nobody dared"},
             records=self.applied,
+            signer=signer,
         )
 
 

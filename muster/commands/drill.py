@@ -388,14 +388,14 @@ def check(invocation: Invocation, evidence: str) -> int:
                 "verdict": checked.verdict,
                 "reasons": list(checked.reasons),
                 "signed_by": checked.signed_by,
+                "signature": checked.seal.state.value,
                 "problems": list(checked.problems),
             }
         )
     else:
         words = "whole" if checked.whole else "NOT WHOLE"
         invocation.show(safe(f"{checked.evidence.id}: {words}; the verdict is {checked.verdict}"))
-        signed = checked.signed_by or "nobody"
-        invocation.show(safe(f"  signed by {signed}"))
+        invocation.show(safe(f"  signature: {checked.seal.words()}"))
         invocation.show(*(safe(f"  {problem}") for problem in checked.problems))
     return Exit.CLEAN if checked.whole else Exit.FINDINGS
 

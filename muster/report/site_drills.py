@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from drills.evidence import FOLDER as DRILLS
-from drills.evidence import opened, problems_of
+from drills.evidence import Sealed, forks, opened, problems_of, seal_of
 from drills.model import Evidence
+from drills.verbs import Signer
 from muster.report import audit_words as words
 from muster.report.site_model import (
     Drills,
@@ -22,6 +23,7 @@ from muster.report.site_model import (
     RunRow,
     SeedRow,
     Timed,
+    Verified,
     before,
     see,
     span,
@@ -39,7 +41,7 @@ from muster.report.site_reading import (
 )
 from snapshots.errors import InputError
 from snapshots.ledger import EVIDENCE
-from snapshots.model import Json, JsonObject
+from snapshots.model import Json, JsonObject, pretty
 
 RUNS = 200  # pages of drill runs, and copies of their evidence
 
@@ -68,7 +70,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 def drills_of(
-    reading: Reading, scripts: Mapping[str, str]
+    reading: Reading, scripts: Mapping[str, str], signer: Signer | None = None
 ) -> tuple[Drills, dict[str, bytes], list[RunRow]]:
     """Read all evidence of drills; give the files to copy by path, and every run, newest first."""
     ledger = reading.ledger
@@ -81,20 +83,42 @@ def drills_of(
     copied = _copied(reading)
     hashes = {e.hash for e in kept}
     own = {e.id: _wrong(e) for e in kept}
-    # What does not hold by itself is no beginning that another could be mistaken for.
-    roots = sum(1 for e in kept if not e.document.get("previous") and not own[e.id])
+    # What does not hold by itself is no beginning and no fork that another could be mistaken for.
+    forked = forks({e.id: e for e in kept if not own[e.id]})
+    recent = {e.id for e in sorted(kept, key=_ended, reverse=True)[:RUNS]}
+    signing = min((_ended(e) for e in kept if f"{DRILLS}/{e.id}.sig" in raw), default=None)
     runs: list[RunRow] = []
     copies: dict[str, bytes] = {}
     for evidence in kept:
-        wrong = own[evidence.id]
+        base = f"{DRILLS}/{evidence.id}"
+        itself = [*own[evidence.id]]
+        if raw.get(f"{base}.json", b"") != pretty(evidence.document) and not itself:
+            itself.append("the file is not byte for byte as it was written")
+        chain: list[str] = []
         previous = evidence.document.get("previous")
         if previous and previous not in hashes:
-            wrong.append("the chain is broken: the evidence before it is missing or changed")
-        elif not previous and roots > 1:
-            wrong.append("the chain has more than one beginning")
-        if copied is not None and evidence.id not in copied:
-            wrong.append("the vault has no copy of it")
-        runs.append(_run(evidence, wrong, signed=f"{DRILLS}/{evidence.id}.sig" in raw))
+            chain.append("the chain is broken: the evidence before it is missing or changed")
+        elif evidence.id in forked.get("", ()):
+            chain.append("the chain has more than one beginning")
+        elif evidence.id in forked.get(str(previous), ()):
+            chain.append("the chain forks: another evidence follows the same one")
+        copy = _copy_of(reading, evidence.id, raw, copied, compare=evidence.id in recent)
+        signature = raw.get(f"{base}.sig", b"").decode("utf-8", "replace")
+        seal = _seal(raw.get(f"{base}.json", b""), signature, signer, verify=evidence.id in recent)
+        if seal.level is Level.RISK and not signature and signing and _ended(evidence) > signing:
+            seal = replace(seal, level=Level.BAD, words=f"{seal.words}, and earlier ones are")
+        verified = (
+            _verified("Hash, script and verdict", itself, "hold: computed again from the record"),
+            _verified("Place in the chain", chain, "holds: the evidence before it is as it was")
+            if previous
+            else _verified("Place in the chain", chain, "it is the first"),
+            copy,
+            seal,
+        )
+        wrong = [*itself, *chain]
+        wrong += [copy.words] if copy.level is Level.BAD else []
+        wrong += [f"the signature: {seal.words}"] if seal.level is Level.BAD else []
+        runs.append(_run(evidence, wrong, verified))
     for gone in sorted((copied or set()) - {e.id for e in kept}):
         reading.problem(
             Level.BAD,
@@ -189,6 +213,75 @@ def _copied(reading: Reading) -> set[str] | None:
     return {p.removeprefix(prefix)[:-5] for p in paths if p.endswith(".json")}
 
 
+def _ended(evidence: Evidence) -> str:
+    return str(evidence.document.get("finished_at") or evidence.document.get("started_at") or "")
+
+
+def _verified(what: str, problems: Sequence[str], good: str) -> Verified:
+    if problems:
+        return Verified(Level.BAD, what, see("; ".join(problems)))
+    return Verified(Level.GOOD, what, good)
+
+
+def _copy_of(
+    reading: Reading,
+    id_: str,
+    raw: Mapping[str, bytes],
+    copied: set[str] | None,
+    *,
+    compare: bool,
+) -> Verified:
+    """Compare an evidence and its signature with their copies in the vault, byte for byte."""
+    what = "Copy in the vault"
+    vault = reading.vault
+    if vault is None or copied is None:
+        return Verified(Level.UNKNOWN, what, "not compared: the vault was not looked at")
+    if id_ not in copied:
+        return Verified(Level.BAD, what, "the vault has no copy of it")
+    if not compare or not _SAFE_ID.fullmatch(id_):
+        return Verified(
+            Level.NOTE,
+            what,
+            f"there, not compared: of the newest {RUNS} only; `muster drill check`",
+        )
+    path = f"{DRILLS}/{id_}"
+    for name in (f"{path}.json", f"{path}.sig"):
+        if name not in raw and name.endswith(".sig"):
+            continue
+        there = reading.attempt(
+            f"the copy of {id_} in the vault",
+            lambda name=name: vault.read_document(f"evidence/{name}").data,  # type: ignore[misc]
+            None,
+        )
+        if there is None:
+            return Verified(Level.UNKNOWN, what, "it could not be read")
+        if there != raw.get(name):
+            part = "it" if name.endswith(".json") else "its signature"
+            return Verified(Level.BAD, what, f"{part} differs from the copy in the vault")
+    return Verified(Level.GOOD, what, "the same, byte for byte")
+
+
+def _seal(data: bytes, signature: str, signer: Signer | None, *, verify: bool) -> Verified:
+    what = "Signature"
+    if signature and not verify:
+        return Verified(
+            Level.NOTE,
+            what,
+            f"signed, not verified: of the newest {RUNS} only; `muster drill check`",
+        )
+    seal = seal_of(data, signature, signer)
+    level = {
+        Sealed.VERIFIED: Level.GOOD,
+        Sealed.UNSIGNED: Level.RISK if seal.problem else Level.NOTE,
+        Sealed.NO_KEY: Level.UNKNOWN,
+        Sealed.BROKEN: Level.BAD,
+    }[seal.state]
+    words = seal.words()
+    if seal.state is Sealed.UNSIGNED and seal.problem:
+        words = "not signed, though a key is configured"
+    return Verified(level, what, see(words))
+
+
 def _wrong(evidence: Evidence) -> list[str]:
     """Say what speaks against an evidence by itself."""
     try:
@@ -198,7 +291,7 @@ def _wrong(evidence: Evidence) -> list[str]:
         return [f"it cannot be checked: {type(error).__name__}"]
 
 
-def _run(evidence: Evidence, wrong: Sequence[str], *, signed: bool) -> RunRow:
+def _run(evidence: Evidence, wrong: Sequence[str], verified: tuple[Verified, ...]) -> RunRow:
     document = evidence.document
     verdict = text_of(document, "verdict")
     objective = document.get("objective")
@@ -243,7 +336,7 @@ def _run(evidence: Evidence, wrong: Sequence[str], *, signed: bool) -> RunRow:
         _CLEAN.get(state, Level.UNKNOWN),
         (*(f"left: {t}" for t in texts_of(cleanup, "left")), *texts_of(cleanup, "proof")),
         texts_of(document, "approvals"),
-        signed,
+        verified,
         evidence.hash,
         text_of(document, "previous"),
         tuple(see(w) for w in wrong),

@@ -50,6 +50,7 @@ def evidence_of(
             run.page,
             run.hash,
             f"muster drill check {run.id}",
+            run.signature,
         )
         for run in runs
     ]
@@ -124,9 +125,10 @@ def evidence_of(
     rows.sort(key=lambda r: (r.at or datetime.min.replace(tzinfo=UTC), r.kind, r.id), reverse=True)
     if reading.troubles:
         level = worst([level, Level.UNKNOWN])
-    signed = sum(run.signed for run in runs)
+    signed = sum(run.signature.level is Level.GOOD for run in runs)
     headline = (
-        f"{words.plural(len(runs), 'run')} of drills in one chain, {signed} signed; "
+        f"{words.plural(len(runs), 'run')} of drills in one chain, "
+        f"{signed or 'none'} with a signature that was verified; "
         if runs
         else "No drill was run; "
     ) + words.plural(len(verified), "verification")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from drills.verbs import Signer
 from muster.report.site_drift import drift_of
 from muster.report.site_drills import drills_of
 from muster.report.site_estate import estate_of, states_of
@@ -36,11 +37,13 @@ def gather(
     scripts: Mapping[str, str] | None = None,
     records: Sequence[Applied] = (),
     troubles: Sequence[str] = (),
+    signer: Signer | None = None,
 ) -> Site:
     """Read everything that is recorded. Raises nothing for what a store does: that is a trouble.
 
     `ledger` and `vault` are None where there is none or it cannot be opened; `troubles` says why.
     `scripts` are the drills that could be run (name -> title), `records` what was applied.
+    `signer` verifies signatures; without one they are told as not verified.
     """
     promised = promises or Promises()
     reading = Reading(ledger, vault, now, promised, [see(t) for t in troubles])
@@ -54,7 +57,7 @@ def gather(
     readiness = readiness_of(reading, history)
     replication, clocks = replication_of(reading)
     readiness = with_clocks(reading, readiness, clocks)
-    drills, copies, evidences = drills_of(reading, scripts or {})
+    drills, copies, evidences = drills_of(reading, scripts or {}, signer)
     unrecoverable = unrecoverable_of(reading, state)
     evidence = evidence_of(reading, evidences, drills, drift, records)
     ready_problems(reading, readiness.pairs)

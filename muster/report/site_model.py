@@ -445,6 +445,15 @@ class RehearsalRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """One thing that was verified of an evidence for this report, and what came of it."""
+
+    level: Level
+    what: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRow:
     """One run of a drill."""
 
@@ -472,13 +481,18 @@ class RunRow:
     cleanup_level: Level
     cleanup_notes: tuple[str, ...]
     approvals: tuple[str, ...]
-    signed: bool
+    verified: tuple[Verified, ...]  # hash and verdict, chain, copy in the vault, signature
     hash: str
     previous: str
     problems: tuple[str, ...]  # what speaks against the evidence itself
     script: str
     facts: tuple[tuple[str, str], ...]
     rehearsal: RehearsalRow | None = None
+
+    @property
+    def signature(self) -> Verified:
+        """What came of verifying its signature."""
+        return self.verified[-1]
 
     @property
     def late(self) -> bool:
@@ -565,6 +579,7 @@ class EvidenceRow:
     page: str
     ref: str  # commit, or hash
     command: str
+    signature: Verified | None = None  # of a drill's evidence
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ def site_of(
     troubles: Sequence[str] = (),
 ) -> Site:
     """Gather what is recorded; `troubles` are told beside those of reading it."""
+    from drills.evidence import GitSigner
     from muster.report.site_evidence import applied_in
     from muster.report.site_gather import gather
     from muster.report.site_reading import Promises
@@ -125,6 +126,7 @@ def site_of(
         scripts=_scripts(wiring, troubles),
         records=records,
         troubles=troubles,
+        signer=GitSigner(path) if ledger is not None else None,
     )
 
 

@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator
 from drills import own
 from drills.checks import make as library
 from drills.doing import brought, merged, path_of, phases_of
-from drills.evidence import EvidenceBook, GitSigner, opened, problems_of, sealed
+from drills.evidence import EvidenceBook, GitSigner, Sealed, opened, problems_of, sealed
 from drills.evidence_page import page
 from drills.journal import RunJournal, read, unfinished
 from drills.judge import compared, distribution, judge, quantile
@@ -485,3 +485,43 @@ def test_a_script_that_is_nested_deeply_is_refused_before_it_is_read_whole() -> 
     with pytest.raises(InputError, match="nested too deeply") as told:
         parse(b"title: t\nsteps: " + b"[" * 200_000, Path("deep.yaml"))
     assert told.value.where == "deep.yaml:2"
+
+
+def test_a_fork_of_the_chain_and_an_exchanged_page_are_found(
+    book: EvidenceBook, tmp_path: Path
+) -> None:
+    first = book.keep(document(), None)
+    second = book.keep(document(id="20261122T110000Z-bbbbbb"), None)
+    assert book.check(second, None).whole
+    with Ledger.open(tmp_path / "ledger.git") as ledger:
+        path = f"drills/{second.id}.html"
+        good = dict(ledger.files("evidence", path))[path]
+        ledger.put("evidence", {path: good.replace(b"passed", b"PASSED")}, "a nicer page")
+        assert (
+            "its page (HTML) differs between ledger and vault" in book.check(second, None).problems
+        )
+        ledger.put("evidence", {path: good}, "as it was")
+        rival = sealed(document(id="20261122T110000Z-cccccc", rto_seconds=1), first.hash)
+        path = f"drills/{rival.id}.json"
+        ledger.put("evidence", {path: pretty(rival.document)}, "a rival")
+    for found in (rival, second):
+        assert any("the chain forks" in p for p in book.check(found, None).problems)
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed")
+def test_a_signature_that_nobody_here_can_verify_is_not_called_verified_nor_broken(
+    book: EvidenceBook, tmp_path: Path, gnupg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "ledger.git"
+    key = ["git", "-C", str(ledger), "config"]
+    subprocess.run([*key, "user.signingkey", "anna@contoso.example"], check=True)
+    book.keep(document(), GitSigner(ledger))
+    assert gnupg in book.check(book.find("last"), GitSigner(ledger)).signed_by
+    (tmp_path / "empty").mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(tmp_path / "empty"))
+    # Who signs has the keys of the others: an unknown one is a stranger's.
+    strange = book.check(book.find("last"), GitSigner(ledger))
+    assert (strange.seal.state, strange.whole) == (Sealed.BROKEN, False)
+    subprocess.run([*key, "--unset", "user.signingkey"], check=True)
+    unknown = book.check(book.find("last"), GitSigner(ledger))
+    assert (unknown.seal.state, unknown.signed_by, unknown.whole) == (Sealed.NO_KEY, "", True)
