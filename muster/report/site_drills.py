@@ -177,10 +177,12 @@ def drills_of(
         level = worst([view.level for view in views if view.real is not None])
         passed = sum(1 for run in real if run.verdict == "passed")
         newest = max(real, key=lambda r: (r.at or datetime.min.replace(tzinfo=UTC), r.id))
+        rest = len(set(scripts) - {view.name for view in views if view.real is not None})
         headline = (
-            f"{passed} of {words.plural(len(real), 'drill')} passed when last run; "
+            f"{passed} of {words.plural(len(real), 'drill')} passed when last run for real, "
             f"the newest {before(newest.at, reading.now)}"
         )
+        headline += f"; {rest:,} never run for real" if rest else ""
     missing = () if real else (remedy,)
     return (
         Drills(Part(level, headline, source, missing), tuple(views), rehearsals, never),
@@ -384,7 +386,6 @@ def _proved(check: Mapping[str, Json]) -> Proved:
     level = _CHECKS.get(state, Level.UNKNOWN)
     if level is Level.GOOD and control != "failed":
         level = Level.RISK  # it cannot fail, or nobody knows whether it can
-    detail = text_of(check, "detail") or text_of(check, "control_detail")
     return Proved(
         level,
         text_of(check, "name"),
@@ -393,7 +394,8 @@ def _proved(check: Mapping[str, Json]) -> Proved:
         {"failed": "refused, as it must", "passed": "NOT refused", "not-run": "not run"}.get(
             control, control
         ),
-        detail,
+        text_of(check, "detail"),
+        text_of(check, "control_detail"),
     )
 
 
@@ -424,6 +426,17 @@ def _drill_view(
     anchor = "drill-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     again = f"run `muster drill run {name}` again"
     if real is None:
+        tried = runs[0]
+        if tried.level is Level.BAD and not tried.problems:
+            why = tried.reasons[0] if tried.reasons else tried.verdict
+            reading.problem(
+                Level.RISK,
+                f"Drill {name} failed as {tried.mode} {before(tried.at, reading.now)}, "
+                f"and was never run for real: {why}",
+                f"drills.html#{anchor}",
+                again,
+                2,
+            )
         return DrillView(
             name,
             title,

@@ -22,6 +22,7 @@ from muster.report.site_model import (
     worst,
 )
 from muster.report.site_reading import Reading, json_files, text_of, time_of
+from snapshots.apply import to_undo
 from snapshots.clock import Clock
 from snapshots.errors import MusterError
 from snapshots.ledger import EVIDENCE
@@ -101,7 +102,9 @@ def evidence_of(
     ]
     for record in records:
         state = f"to {record.target}: {record.done:,} of {words.plural(record.steps, 'step')} done"
-        if not record.finished:
+        if record.taken_back:
+            state = f"to {record.target}: taken back"
+        elif not record.finished:
             state += ", not finished"
             reading.problem(
                 Level.RISK,
@@ -115,7 +118,7 @@ def evidence_of(
                 record.at,
                 "record",
                 see(record.id, 120),
-                Level.NOTE if record.finished else Level.RISK,
+                Level.NOTE if record.finished or record.taken_back else Level.RISK,
                 see(state, 200),
                 "",
                 "",
@@ -189,6 +192,7 @@ def applied_in(folder: Path, clock: Clock) -> tuple[list[Applied], list[str]]:
                 record.finished_at is not None,
                 len(states),
                 sum(state in (StepState.DONE, StepState.ADOPTED) for state in states),
+                taken_back=StepState.UNDONE in states and not to_undo(record),
             )
         )
     return found, troubles

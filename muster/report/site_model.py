@@ -414,6 +414,7 @@ class Proved:
     state: str
     control: str
     detail: str
+    seen: str = ""  # what it said of the broken copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -592,6 +593,7 @@ class Applied:
     finished: bool
     steps: int
     done: int  # steps that came to what was wanted
+    taken_back: bool = False  # what it did was undone
 
 
 @dataclass(frozen=True, slots=True)
