@@ -207,6 +207,12 @@ class _Run:
                     self._clean(running)
                     # A drill that was refused has begun nothing, and leaves no journal either.
                     settled = self.undone.state is CleanUpState.CLEAN and not self.steps
+                except KeyboardInterrupt:
+                    equipment.tell(
+                        "the clean-up was interrupted: something of the drill may be left. "
+                        "`muster drill clean` goes on with it, and so does the next drill"
+                    )
+                    raise
                 finally:  # a forced drill does not call its primary for cleaning up either
                     for region in set(equipment.cloud.regions.down) - set(down):
                         equipment.cloud.regions.up(region)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from muster.report.site import pages
 from muster.report.site_model import Applied, Level
+from snapshots.model import Json, JsonObject
 from tests.report_site_fixtures import NOW, drill_document, healthy
 
 
 def test_what_a_broken_copy_showed_is_not_told_as_found_in_the_real_one(tmp_path: Path) -> None:
     made = healthy(tmp_path)
     document = drill_document("told-apart", number=71)
-    check = {
+    check: JsonObject = {
         "name": "it is whole",
         "subject": "",
         "state": "passed",
@@ -46,8 +47,9 @@ def test_a_dry_run_that_failed_and_what_never_ran_for_real_are_told(tmp_path: Pa
     made = healthy(tmp_path)
     assert "1 never run for real" in made.site().drills.part.headline
     document = drill_document("only-tried", mode="dry-run", number=72)
-    steps = [{"name": "one", "kind": "wait", "state": "failed", "seconds": 1, "detail": "no"}]
-    failed = {"steps": steps, "verdict": "failed", "rto_seconds": None}
+    step: JsonObject = {"name": "one", "kind": "wait", "state": "failed", "seconds": 1}
+    steps: list[Json] = [{**step, "detail": "no"}]
+    failed: JsonObject = {"steps": steps, "verdict": "failed", "rto_seconds": None}
     made.evidence({**document, **failed, "reasons": ["step one: no"]})
     told = [p for p in made.site().problems if "only-tried" in p.text]
     assert [p.level for p in told] == [Level.RISK]
