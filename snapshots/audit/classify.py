@@ -13,6 +13,8 @@ from typing import Final
 from snapshots.audit.attribute import Window
 from snapshots.audit.planned import ChangeRecord, People, Plans, touches
 from snapshots.audit.report_model import Attribution, Class, PrincipalKind
+from snapshots.cloud.place import Plane
+from snapshots.kinds import BY_NAME
 from snapshots.model import (
     Change,
     ChangeType,
@@ -171,6 +173,11 @@ def _by_record(
         return None
     differs: list[str] = []
     unsure: list[str] = []
+    if record.paths and not part.paths and change.type is not ChangeType.CHANGED:
+        # Leave to edit one property is no leave to delete what has it, or to make another.
+        differs.append(
+            f"the whole resource was {change.type.value}, and the record is about single properties"
+        )
     if outside := [p.path for p in part.paths if p not in inside]:
         differs.append(f"it also changed {', '.join(outside[:3])}, which is not in the record")
     timely = record.timely(earliest, latest)
@@ -193,7 +200,8 @@ def _by_record(
             unsure.append("who made it is not known")
         elif not record.who.holds(part.who):
             differs.append(f"it was made by {part.who.who}, whom the record does not name")
-    windows = plans.allow_windows(change.key, "")
+    resource = change.after or change.before
+    windows = plans.allow_windows(change.key, resource.id if resource is not None else "")
     no_time = record.begins is None and record.ends is None
     at = part.who.when
     if no_time and windows and at and not trusts and not any(w.open(at) for w in windows):
@@ -234,9 +242,12 @@ def _values(change: Change, record: ChangeRecord) -> str:
 
 def _nobody(change: Change, part: Part, common: Callable[[PathChange], int]) -> Verdict:
     """Class what nobody is known to have made."""
+    # No log tells of the data plane: that nobody wrote there is not known.
+    kind = BY_NAME.get(change.key.kind)
     if part.settled and (upgrade := _upgraded(change, part)):
         return Verdict(Class.PLATFORM, (upgrade,))
-    if part.settled and part.paths and change.type is ChangeType.CHANGED:
+    logged = kind is not None and kind.plane is Plane.ARM
+    if logged and part.settled and part.paths and change.type is ChangeType.CHANGED:
         counts = [common(path) if isinstance(path.before, Missing) else 0 for path in part.paths]
         if min(counts) >= 3:
             return Verdict(
@@ -258,7 +269,8 @@ def _upgraded(change: Change, part: Part) -> str:
     """Say that Azure moved a model version, as the deployment's upgrade option lets it."""
     if change.key.kind != "deployment" or change.before is None or change.after is None:
         return ""
-    if not part.paths or any(not p.path.startswith("/properties/model/") for p in part.paths):
+    # An upgrade moves the version and nothing else: another model is somebody's doing.
+    if not part.paths or any(p.path != "/properties/model/version" for p in part.paths):
         return ""
     properties = change.before.body.get("properties")
     option = properties.get("versionUpgradeOption") if isinstance(properties, dict) else None
@@ -279,6 +291,10 @@ def _same(value: Json, wanted: Json) -> bool:
         return value.lower() == wanted.lower()
     if isinstance(value, str) and isinstance(wanted, int | float):
         return value == str(wanted)
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        return value is wanted
+    if isinstance(value, int | float) and isinstance(wanted, int | float):
+        return value == wanted
     return canonical(value) == canonical(wanted)
 
 

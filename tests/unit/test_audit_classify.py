@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from snapshots.audit.attribute import Window
-from snapshots.audit.classify import Part, classify
-from snapshots.audit.planned import Plans
+from snapshots.audit.classify import Part, Verdict, classify
+from snapshots.audit.planned import Plans, parse_plans
 from snapshots.audit.report_model import Attribution, Class, Confidence, PrincipalKind
 from snapshots.model import (
     MISSING,
@@ -92,6 +92,61 @@ def test_a_new_property_in_many_places_at_once_is_a_default_of_the_service() -> 
     assert classed(new, BO, common=3) is Class.UNPLANNED
     old = changed({"a": 1}, {"a": 2}, PathChange("/a", 1, 2), kind="account")
     assert classed(old, common=3) is Class.UNKNOWN
+
+
+def test_what_no_log_sees_is_never_called_a_default_of_the_service() -> None:
+    new = changed({}, {"tools": [1]}, PathChange("/tools", MISSING, [1]), kind="assistant")
+    assert classed(new, common=3) is Class.UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["name", "format", "source"])
+def test_another_model_is_no_upgrade(name: str) -> None:
+    change = moved("OnceNewDefaultVersionAvailable")
+    other = PathChange(f"/properties/model/{name}", "gpt-4o", "other")
+    assert classed(replace(change, paths=(other,))) is Class.UNKNOWN
+    assert classed(replace(change, paths=(*change.paths, other))) is Class.UNKNOWN
+
+
+def planned(record: str, change: Change, who: Attribution = BO) -> Verdict:
+    plans = parse_plans([("changes/a.yaml", record.encode())])
+    part = Part(tuple(change.paths), who, WINDOW, settled=True)
+    return classify(change, [part], plans, ())
+
+
+@pytest.mark.parametrize("type_", [ChangeType.REMOVED, ChangeType.ADDED])
+def test_leave_to_change_a_property_is_no_leave_to_delete_or_make_the_resource(
+    type_: ChangeType,
+) -> None:
+    record = "{id: CHG-1, what: deployment/account/chat, paths: [sku.capacity]}"
+    there = Resource(KEY, "/x", {"sku": {"capacity": 1}})
+    gone = type_ is ChangeType.REMOVED
+    change = Change(type_, KEY, there if gone else None, None if gone else there)
+    verdict = planned(record, change)
+    assert verdict.class_ is Class.PLANNED_BUT_DIFFERENT
+    assert any("single properties" in reason for reason in verdict.reasons)
+    # The control: without `paths` the record is about the whole resource.
+    assert planned("{id: CHG-1, what: deployment/account/chat}", change).class_ is Class.PLANNED
+    fits = changed({}, {}, PathChange("/sku/capacity", 1, 2))
+    assert planned(record, fits).class_ is Class.PLANNED
+
+
+def test_a_record_without_a_time_is_held_to_windows_that_name_an_id() -> None:
+    record = (
+        "changes: [{id: CHG-1, what: deployment/account/chat}]\n"
+        "windows: [{name: night, kind: allow, schedule: '0 1 * * *', duration: 1h, what: '/x'}]"
+    )
+    change = changed({}, {}, PathChange("/sku/capacity", 1, 2))
+    assert planned(record, change).class_ is Class.PLANNED_BUT_DIFFERENT
+    night = replace(BO, when=NOW.replace(hour=1))
+    assert planned(record, change, night).class_ is Class.PLANNED
+
+
+def test_a_number_is_expected_however_it_is_written() -> None:
+    record = "{id: a, what: deployment/account/chat, expected: {temperature: 1}}"
+    change = changed({}, {"temperature": 1.0}, PathChange("/temperature", MISSING, 1.0))
+    assert planned(record, change).class_ is Class.PLANNED
+    other = changed({}, {"temperature": True}, PathChange("/temperature", MISSING, True))
+    assert planned(record, other).class_ is Class.PLANNED_BUT_DIFFERENT
 
 
 def test_a_record_without_a_caller_is_azures() -> None:
