@@ -290,8 +290,13 @@ def attribution_in(document: Mapping[str, Json]) -> Attribution:
 def newest_for(
     stories: Sequence[Story], path: PathChange
 ) -> tuple[Story, Attribution | None] | None:
-    """Give the story that brought a property to what it is, and who that was."""
+    """Give the story that brought a property to what it is, and who that was.
+
+    A resource that was made anew has every property from that moment.
+    """
     for story in reversed(stories):
+        if story.change is ChangeType.ADDED:
+            return story, None
         for step in story.paths:
             mine, theirs = step.change.path, path.path
             if mine == theirs or mine.startswith(theirs + "/") or theirs.startswith(mine + "/"):

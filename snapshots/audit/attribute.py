@@ -57,7 +57,8 @@ class _Near(IntEnum):
 
     ABOVE = 1  # what holds the resource was deleted
     INSIDE = 2  # a part that we keep within the resource: an item of a blocklist
-    SAME = 3
+    TAGS = 3  # its tags, written at their own place
+    SAME = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ def attribute(
             whole = _removal(candidates, rows)
         case ChangeType.ADDED:
             whole = _creation(candidates, rows)
+            if (other := _later_hand(candidates, rows, whole)) is not None:
+                paths = {"": other}
         case ChangeType.CHANGED:
             paths = _by_path(change, kind, candidates, rows, fingerprints, projects)
             whole = _together(paths)
@@ -187,7 +190,7 @@ def arm_id(key: Key, id_: str) -> str:
 
 def _near(act: Act, ids: frozenset[str], kind: Kind | None) -> _Near | None:
     if act.resource in ids:
-        return _Near.SAME
+        return _Near.TAGS if act.tags else _Near.SAME
     for id_ in ids:
         if act.resource.startswith(id_ + "/") and kind is not None:
             rest = act.resource[len(id_) :]
@@ -243,6 +246,23 @@ def _creation(
     return None
 
 
+def _later_hand(
+    candidates: Sequence[_Candidate], rows: Sequence[ResourceChange], maker: Attribution | None
+) -> Attribution | None:
+    """Give who else wrote to a new resource before it was first read, the last of them."""
+    if maker is None or maker.when is None:
+        return None
+    for candidate in reversed(candidates):
+        act = candidate.act
+        if act.deletes or act.acts or act.begun <= maker.when or candidate.near is _Near.ABOVE:
+            continue
+        reason = "it wrote to the new resource before that was first read"
+        told = _of(act, rows, _at_most(_sure(act), Confidence.MEDIUM), (reason,))
+        if told.who != maker.who:
+            return told
+    return None
+
+
 # ------------------------------------------------------------------------------- properties
 
 
@@ -256,8 +276,7 @@ def _by_path(
 ) -> dict[str, Attribution]:
     bodies: dict[int, JsonObject | None] = {}
     for candidate in candidates:
-        body = candidate.act.body
-        bodies[id(candidate.act)] = None if body is None else _shaped(body, kind, fingerprints)
+        bodies[id(candidate.act)] = _asked(candidate, kind, fingerprints)
     writes = [
         c
         for c in candidates
@@ -333,9 +352,10 @@ def _by_body(
     rows: Sequence[ResourceChange],
 ) -> Attribution | None:
     """What was asked for: the first write of those that, to the end, asked for what is there."""
-    own = [c.act for c in writes if c.near is _Near.SAME]
+    about = {_Near.SAME, _Near.TAGS} if _of_tags(path) else {_Near.SAME}
+    own = [c.act for c in writes if c.near in about]
     if not own:
-        inside = [c.act for c in writes]
+        inside = [c.act for c in writes if c.near is _Near.INSIDE]
         if not inside:
             return None
         act = inside[-1]
@@ -375,11 +395,23 @@ def _statement(path: PathChange, act: Act, body: JsonObject | None) -> bool | No
     asked = _look_up(body, path.path)
     if isinstance(asked, Missing):
         if isinstance(path.after, Missing):
-            return True if act.method == "PUT" else None
+            return True if act.method == "PUT" or _replaces_tags(act) else None
         return None  # a server's default may have filled it
     if isinstance(path.after, Missing):
         return asked is None or asked in ("", [], {})
     return _alike(asked, path.after)
+
+
+def _of_tags(path: PathChange) -> bool:
+    return path.path == "/tags" or path.path.startswith("/tags/")
+
+
+def _replaces_tags(act: Act) -> bool:
+    """Whether what a write of tags does not name is gone after it (2021-04-01, Tags)."""
+    if not act.tags:
+        return False
+    body = act.body or {}
+    return act.operation.lower().endswith("/delete") or body.get("operation") == "Replace"
 
 
 def _alike(asked: Json, there: Json) -> bool:
@@ -419,6 +451,27 @@ def _shaped(body: JsonObject, kind: Kind | None, fingerprints: Fingerprints | No
         return kind.canonical(body, fingerprints)
     except (AttributeError, KeyError, TypeError, ValueError):
         return body  # a request may be anything: then it is compared as it came
+
+
+def _asked(
+    candidate: _Candidate, kind: Kind | None, fingerprints: Fingerprints | None
+) -> JsonObject | None:
+    """Give what a write asked for, in the form that resources are compared in."""
+    act = candidate.act
+    body = act.body
+    if not act.tags:
+        return None if body is None else _shaped(body, kind, fingerprints)
+    if act.operation.lower().endswith("/delete"):
+        return {}
+    properties = body.get("properties") if body is not None else None
+    tags = properties.get("tags") if isinstance(properties, dict) else None
+    if body is None or not isinstance(tags, dict):
+        return None
+    shaped = _shaped({"tags": tags}, kind, fingerprints)
+    there = shaped.get("tags")
+    if body.get("operation") == "Delete" and isinstance(there, dict):
+        return {"tags": dict.fromkeys(there)}
+    return shaped
 
 
 def _look_up(body: JsonObject, pointer: str) -> Json | Missing:
@@ -480,6 +533,10 @@ def _of(
         told.append("the log has its start and not its end")
     if act.acts:
         told.append("it is an action: what it changed is not in the log")
+    identity = event.claims.get("xms_mirid", "")
+    if "/policyassignments/" in identity.lower():
+        name = identity.rsplit("/", 1)[-1]
+        told.append(f"Azure Policy did it: the identity is that of the assignment {name}")
     if kind is PrincipalKind.PLATFORM and event.description:
         told.append(f"Azure says: {event.description}")
     name = event.claims.get("app_displayname", "")

@@ -130,7 +130,8 @@ def _story_of(
     fitting = [
         story
         for story in stories
-        if story.change is change and {p.change.path for p in story.paths} == names
+        if story.change is change
+        and (change is not ChangeType.CHANGED or {p.change.path for p in story.paths} == names)
     ]
     return min(fitting, key=lambda s: abs((s.until - at).total_seconds()), default=None)
 

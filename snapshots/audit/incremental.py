@@ -74,7 +74,8 @@ class LiveRead:
     before: State  # as it was found
     reading: Reading
     records: Records
-    now: datetime  # Azure's clock
+    now: datetime  # Azure's clock, before the first read
+    done: datetime  # and after the last
     tops_read: frozenset[Key]
 
     def last_read(self, key: Key) -> datetime | None:
@@ -198,6 +199,7 @@ def read_live(
         options=asked,
         descend=descend,
     )
+    done = max(now, azure_now(cloud, clock))
     if previous is not None:
         snapshot = _joined(snapshot, previous, left)
     tops = {r.id.lower(): key for key, r in snapshot.resources.items() if key.kind in _TOPS}
@@ -226,7 +228,7 @@ def read_live(
         log_through=now - LAG,
         holes=tuple(log.holes),
     )
-    return LiveRead(snapshot, previous, state, before, reading, log, now, frozenset(fresh))
+    return LiveRead(snapshot, previous, state, before, reading, log, now, done, frozenset(fresh))
 
 
 def same_state(before: Snapshot | None, after: Snapshot) -> bool:

@@ -26,6 +26,7 @@ KEPT: Final = timedelta(days=90)
 CHANGES_KEPT: Final = timedelta(days=14)
 SKEW: Final = timedelta(minutes=2)  # between Azure's clocks and what we noted of them
 
+_TAGS: Final = "/providers/microsoft.resources/tags/default"
 _VERSION: Final = {"api-version": "2015-04-01"}
 _OBJECT_ID: Final = "http://schemas.microsoft.com/identity/claims/objectidentifier"
 _UPN: Final = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/upn"
@@ -75,6 +76,7 @@ class Event:
     description: str
     body: JsonObject | None  # of the request, where the log carries it
     kept: JsonObject  # what is archived
+    category: str = ""  # Administrative, Policy, ResourceHealth, …
 
     @property
     def platform(self) -> bool:
@@ -83,7 +85,13 @@ class Event:
 
     @property
     def writes(self) -> bool:
-        """Whether it may have changed something: not a read in disguise."""
+        """Whether it may have changed something: not a read in disguise.
+
+        Only the category Administrative tells of writes. The others name the same resources, some
+        without a caller: health, advice, alerts, and what a policy found.
+        """
+        if self.category.lower() not in {"", "administrative"}:
+            return False
         last = self.operation.lower().rsplit("/", 2)[-2:]
         if last[-1:] == ["action"]:
             return not (last[0].startswith(("list", "get", "check", "validate", "query")))
@@ -92,7 +100,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One thing that somebody did to one resource: the events of one operation, together."""
+    """One thing that somebody did to one resource: the events of one operation, together.
+
+    Tags can be written at a place of their own below a resource, which is then the one that is
+    meant (`resource`), and nothing of it but its tags (`tags`).
+    """
 
     resource: str
     operation: str
@@ -101,6 +113,7 @@ class Act:
     ended: datetime
     outcome: str  # succeeded, accepted, started, failed
     events: tuple[Event, ...]
+    tags: bool = False
 
     @property
     def first(self) -> Event:
@@ -120,7 +133,7 @@ class Act:
     @property
     def deletes(self) -> bool:
         """Whether it deletes."""
-        return self.operation.lower().endswith("/delete")
+        return not self.tags and self.operation.lower().endswith("/delete")
 
     @property
     def acts(self) -> bool:
@@ -247,13 +260,14 @@ class Records:
             first = events[0]
             found.append(
                 Act(
-                    first.resource,
+                    first.resource.removesuffix(_TAGS),
                     first.operation,
                     first.correlation_id,
                     first.at,
                     events[-1].at,
                     outcome,
                     tuple(events),
+                    tags=first.resource.endswith(_TAGS),
                 )
             )
         return sorted(found, key=lambda act: (act.ended, act.begun, act.resource))
@@ -330,6 +344,7 @@ def event_in(item: JsonObject) -> Event | None:
         description=scrub(str(item.get("description") or ""))[:500],
         body=body,
         kept=kept,
+        category=_value(item.get("category")),
     )
 
 

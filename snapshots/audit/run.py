@@ -27,7 +27,7 @@ from snapshots.audit.attribute import COVERED, Window, arm_id, attribute
 from snapshots.audit.classify import Merged, Part, Verdict, classify
 from snapshots.audit.incremental import LiveRead, read_live, same_state, trailers_of
 from snapshots.audit.planned import Plans
-from snapshots.audit.records import CHANGES_KEPT, KEPT, LAG, Act
+from snapshots.audit.records import CHANGES_KEPT, KEPT, LAG, SKEW, Act
 from snapshots.audit.report_json import report_document
 from snapshots.audit.report_model import (
     Attribution,
@@ -51,8 +51,10 @@ from snapshots.model import (
     Change,
     ChangeType,
     Gap,
+    Json,
     JsonObject,
     Key,
+    Missing,
     PathChange,
     Resource,
     Snapshot,
@@ -304,19 +306,22 @@ class _Audit:
         if self.read.previous is not None:
             for change in compare(self.read.previous, self.live, list_identity, ids=True):
                 if change.type is not ChangeType.UNKNOWN:
-                    window = Window(self.read.last_read(change.key), self.read.now)
+                    # What was written while this read went on may be in it, too.
+                    window = Window(self.read.last_read(change.key), self.read.done)
                     pending.append((change, window))
-        fresh = {change.key for change, _ in pending}
+        fresh = {change.key: change for change, _ in pending}
         for change in changes:
-            if change.type is not ChangeType.UNKNOWN and change.key not in fresh:
-                pending += self._untold(change)
+            if change.type is not ChangeType.UNKNOWN:
+                pending += self._untold(change, fresh.get(change.key))
+        # Oldest first: what an earlier story tells is no reason for a later change.
+        pending.sort(key=lambda pair: pair[1].until)
         again = [
             story
             for stories in self.stories.values()
             for story in stories
             if story.open and self.read.now - story.until < KEPT
         ]
-        pending += [(_change_of(story), Window(story.after, story.until)) for story in again]
+        pending[:0] = [(_change_of(story), Window(story.after, story.until)) for story in again]
         if not pending:
             return
         self._ask(pending)
@@ -330,7 +335,7 @@ class _Audit:
             change,
             window,
             self.read.records,
-            self._acts_near(change),
+            self._acts_near(change, window),
             now=self.read.now,
             fingerprints=self.fingerprints,
         )
@@ -340,12 +345,15 @@ class _Audit:
             events += [event.kept for event in act.events if event.id in named]
         resource = change.after or change.before
         after = change.after
+        paths = change.paths
+        if change.type is ChangeType.ADDED:  # who else wrote to it before it was first read
+            paths = tuple(PathChange(path, MISSING, MISSING) for path in told.paths)
         story = Story(
             change.key,
             change.type,
             window.after,
             window.until,
-            tuple(StoryPath(path, told.paths.get(path.path)) for path in change.paths),
+            tuple(StoryPath(path, told.paths.get(path.path)) for path in paths),
             told.whole,
             tuple(events),
             resource.id if resource is not None else "",
@@ -357,6 +365,7 @@ class _Audit:
             if old.until == story.until and old.change is story.change:
                 if not _says_more(story, old):
                     return
+                story = replace(story, body_digest=old.body_digest)
                 known[index] = story
                 break
         else:
@@ -364,31 +373,31 @@ class _Audit:
             known.sort(key=lambda s: s.until)
         self.new_stories.append(story)
 
-    def _untold(self, change: Change) -> list[tuple[Change, Window]]:
-        """Give what the history of live says of a change that no story tells."""
+    def _untold(self, change: Change, fresh: Change | None) -> list[tuple[Change, Window]]:
+        """Give what the history of live says of a change that no story tells.
+
+        Plain snapshots tell none. `fresh` is what changed since the last read, which is told.
+        """
         known = self.stories.get(change.key, [])
-        match change.type:
-            case ChangeType.CHANGED:
-                if all(newest_for(known, path) is not None for path in change.paths):
-                    return []
-            case _:
-                if any(story.change is change.type for story in known):
-                    return []
-        entries = list(self.ledger.history(change.key, ref=self.live.id))
+        state = self.live
+        if fresh is not None:
+            if fresh.type is not ChangeType.CHANGED or self.read.previous is None:
+                return []
+            state = self.read.previous
+        if known and _tells(known, change, fresh, state.resources.get(change.key)):
+            return []
+        entries = list(self.ledger.history(change.key, ref=state.id))
         found: list[tuple[Change, Window]] = []
         for at, (entry, resource) in enumerate(entries):
             older = entries[at + 1][1] if at + 1 < len(entries) else None
             if not entry.parents:
                 break  # the first snapshot: nobody knows what was before
             window = self._window(entry)
-            if any(story.until == window.until for story in known):
-                continue
-            found += [
-                (step, window)
-                for step in compare(
-                    _alone(change.key, older), _alone(change.key, resource), list_identity, ids=True
-                )
-            ]
+            for step in compare(
+                _alone(change.key, older), _alone(change.key, resource), list_identity, ids=True
+            ):
+                if not any(_same_story(story, step, window, entry) for story in known):
+                    found.append((step, window))
         return found
 
     def _window(self, entry: Entry) -> Window:
@@ -401,7 +410,7 @@ class _Audit:
         ahead = self.read.now - self.local_now
         if not entry.trailers.get(incremental.READ_AT) and ahead > timedelta(0):
             noted += ahead
-        return min(noted + timedelta(seconds=entry.number("Duration")), self.read.now)
+        return min(noted + timedelta(seconds=entry.number("Duration")), self.read.done)
 
     def _ask(self, pending: Sequence[tuple[Change, Window]]) -> None:
         """Read the records that the windows need and that were not read yet."""
@@ -433,8 +442,15 @@ class _Audit:
         if graph:
             records.read_changes(self.cloud, sorted(set(graph)), graph_since - timedelta(1), now)
 
-    def _acts_near(self, change: Change) -> list[Act]:
+    def _acts_near(self, change: Change, window: Window) -> list[Act]:
         found: dict[int, Act] = {}
+        # Clocks differ, so a window reaches back a little: there may be what was told already.
+        told: set[str] = set()
+        if (after := window.after) is not None:
+            for story in self.stories.get(change.key, ()):
+                if story.until < window.until and story.until <= after + SKEW:
+                    told |= {e for p in story.paths if p.attribution for e in p.attribution.events}
+                    told |= set(story.attribution.events)
         for resource in (change.before, change.after):
             id_ = arm_id(change.key, resource.id) if resource is not None else ""
             if not id_:
@@ -443,7 +459,8 @@ class _Audit:
             tops = {_top_id(id_), *("/".join(parts[:length]) for length in (3, 5))}
             for top in tops:
                 for act in self.acts.get(top, ()):
-                    found[id(act)] = act
+                    if after is None or act.ended > after or not _told_in(act, told):
+                        found[id(act)] = act
         return sorted(found.values(), key=lambda act: (act.ended, act.begun))
 
     # ---- findings ----------------------------------------------------------------------------
@@ -521,7 +538,22 @@ class _Audit:
             )
             paths = () if change.type is ChangeType.UNKNOWN else (whole,)
             part = Part((), who, window, settled(window) and story is not None)
-            return (part,), paths, who, window, window.until
+            if change.type is not ChangeType.ADDED or story is None:
+                return (part,), paths, who, window, window.until
+            later = [
+                Part((), p.attribution, window, settled(window))
+                for p in story.paths
+                if p.attribution is not None
+            ]
+            for next_ in stories[stories.index(story) + 1 :]:
+                if next_.change is ChangeType.CHANGED:
+                    since = Window(next_.after, next_.until)
+                    edited = tuple(p.change for p in next_.paths)
+                    later.append(Part(edited, next_.attribution, since, settled(since)))
+            if others := sorted({p.who.who or "somebody unknown" for p in later} - {who.who}):
+                words = f"written to since by {', '.join(others)}: see `muster history`"
+                who = replace(who, reasons=(*who.reasons, words))
+            return (part, *later), paths, who, window, window.until
         groups: dict[tuple[str, str, str, datetime], list[PathChange]] = {}
         about: dict[tuple[str, str, str, datetime], tuple[Attribution, Window, bool]] = {}
         named: list[PropertyFinding] = []
@@ -658,6 +690,51 @@ def undo_words(change: Change) -> str:
         case _:
             count = len(change.paths)
             return f"set {count} propert{'y' if count == 1 else 'ies'} back to the baseline's value"
+
+
+def _tells(
+    known: Sequence[Story], change: Change, fresh: Change | None, there: Resource | None
+) -> bool:
+    """Whether stories tell how a resource came to what it is, and not to what it once was."""
+    last = known[-1]
+    if last.body_digest != ("" if there is None else digest(canonical(there.body))):
+        return False
+    if change.type is not ChangeType.CHANGED:
+        return any(story.change is change.type for story in known)
+    mine = {path.path for path in fresh.paths} if fresh is not None else frozenset()
+    for path in change.paths:
+        if path.path in mine:
+            continue
+        told = newest_for(known, path)
+        if told is None:
+            return False
+        now = next((p.change for p in told[0].paths if p.change.path == path.path), None)
+        if now is not None and not _same_value(now.after, path.after):
+            return False
+    return True
+
+
+def _same_value(one: Json | Missing, two: Json | Missing) -> bool:
+    if isinstance(one, Missing) or isinstance(two, Missing):
+        return one is two
+    return canonical(one) == canonical(two)
+
+
+def _same_story(story: Story, step: Change, window: Window, entry: Entry) -> bool:
+    """Whether a story is that of one step in the history of live."""
+    if story.change is not step.type:
+        return False
+    if story.change is ChangeType.CHANGED and {p.change.path for p in story.paths} != {
+        path.path for path in step.paths
+    }:
+        return False
+    after = "" if step.after is None else digest(canonical(step.after.body))
+    near = 2 * SKEW + timedelta(seconds=entry.number("Duration"))
+    return story.body_digest in {"", after} and abs(story.until - window.until) <= near
+
+
+def _told_in(act: Act, events: set[str]) -> bool:
+    return any(event.id in events for event in act.events)
 
 
 def _untold_words(change: Change) -> Attribution:
