@@ -159,6 +159,33 @@ def body_paths(change: Change) -> tuple[PathChange, ...]:
     return tuple(path for path in change.paths if path.path not in about)
 
 
+def place_of(path: PathChange, change: Change, lists: Mapping[str, tuple[str, ...]]) -> str:
+    """Name a changed property so that it means the same when items come and go around it.
+
+    An item of a list with identity is called by that, not by its index. Gives "" for what lies in
+    a list whose items nothing tells apart.
+    """
+    side = change.before if isinstance(path.after, Missing) else change.after
+    body: JsonObject = side.body if side is not None else {}
+    known = _found(body, lists)
+    value: Json = body
+    at: list[str | int] = []
+    named: list[str] = []
+    for token in _tokens(path.path):
+        if isinstance(value, list):
+            fields = known.get(tuple(at))
+            if fields is None or not token.isdigit() or int(token) >= len(value):
+                return ""
+            at.append(int(token))
+            value = value[int(token)]
+            named.append(f"[{_identity(value, fields).decode()}]")
+        else:
+            at.append(token)
+            named.append(token)
+            value = value.get(token) if isinstance(value, dict) else None
+    return _pointer(tuple(named))
+
+
 # ------------------------------------------------------------------------------------ bodies
 
 

@@ -41,7 +41,8 @@ def reported(ledger: Ledger, now: datetime) -> tuple[Finding, ...]:
     """
     from snapshots.audit.approve import change_of, effective, load_decisions
     from snapshots.audit.report_json import findings_in, moment
-    from snapshots.audit.run import approved_state, finding_id
+    from snapshots.audit.run import approved_state, still_so
+    from snapshots.model import ChangeType
 
     document = latest(ledger)
     baseline = approved_state(ledger)
@@ -60,11 +61,11 @@ def reported(ledger: Ledger, now: datetime) -> tuple[Finding, ...]:
     # What had expired by the time of the audit was no part of the baseline.
     baseline, _ = effective(baseline, decisions, max(at or now, now))
     found = findings_in(document, baseline.resources, {**live.stale, **live.resources})
-    same = [f for f in found if f.gap is not None or finding_id(change_of(f)) == f.id]
+    same = [f for f in found if f.change is ChangeType.UNKNOWN or still_so(f, baseline)]
     return tuple(
         replace(
             f,
-            ignored=decisions.ignored(f.id, f.key, f.change, [p.path for p in f.paths], now),
+            ignored=decisions.ignored(f.id, change_of(f), now),
             pending=decisions.pending.get(f.id),
         )
         for f in same

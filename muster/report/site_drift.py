@@ -26,20 +26,23 @@ from muster.report.site_model import (
 )
 from muster.report.site_readiness import STALE
 from muster.report.site_reading import POINTS, Reading, number_of, rows_of, text_of, time_of
-from snapshots.audit.approve import Decisions, load_decisions
+from snapshots.audit.approve import Decisions, change_of, load_decisions
 from snapshots.audit.archive import Story, load_stories
 from snapshots.audit.report_json import findings_in
 from snapshots.audit.report_model import AuditReport, Finding, Mode, Severity
 from snapshots.audit.report_model import Reading as AuditReading
+from snapshots.errors import NotFoundError
 from snapshots.ledger import BASELINE, EVIDENCE
 from snapshots.ledger.entries import Entry
 from snapshots.model import (
     CallCount,
+    Change,
     ChangeType,
     Json,
     JsonObject,
     Key,
     Missing,
+    Resource,
     canonical,
 )
 
@@ -147,7 +150,7 @@ def drift_of(reading: Reading, document: JsonObject | None) -> Drift:
     marked = [
         replace(
             f,
-            ignored=decided.ignored(f.id, f.key, f.change, [p.path for p in f.paths], reading.now),
+            ignored=decided.ignored(f.id, _difference(ledger, document, f, decided), reading.now),
             pending=decided.pending.get(f.id),
         )
         for f in found
@@ -213,6 +216,22 @@ def _timeline(document: JsonObject, counted: Sequence[Finding]) -> Chart | None:
         seconds=0.0,
     )
     return chart(report, [Placed(f, _anchor(f, n)) for n, f in enumerate(counted[:WHOLE])])
+
+
+def _difference(
+    ledger: Ledger, document: JsonObject, finding: Finding, decided: Decisions
+) -> Change:
+    """Give a finding as a difference, with its states where a decision may ask for them."""
+    change = change_of(finding)
+    if not any(r.any_value and r.key == finding.key for r in decided.ignores):
+        return change
+    states: list[Resource | None] = []
+    for ref in ("baseline", "live"):
+        try:
+            states.append(ledger.read(text_of(document, ref), finding.key))
+        except NotFoundError:
+            states.append(None)
+    return replace(change, before=states[0], after=states[1])
 
 
 def _moved_on(approved: Sequence[Entry], baseline: str) -> bool:

@@ -9,6 +9,8 @@ Decisions are files on the baseline branch, so that a pull request can make or r
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,15 +30,17 @@ from snapshots.audit.report_model import (
 )
 from snapshots.audit.rules import list_identity
 from snapshots.audit.texts import sound
-from snapshots.compare import undo
+from snapshots.compare import differences, place_of, undo
 from snapshots.errors import InputError, RefusedError
 from snapshots.ledger import BASELINE, Ledger, path_of
 from snapshots.model import (
+    MISSING,
     Change,
     ChangeType,
     Json,
     JsonObject,
     Key,
+    Missing,
     PathChange,
     Payload,
     Resource,
@@ -49,6 +53,7 @@ IGNORES: Final = "decisions/ignores/"
 PENDING: Final = "decisions/pending/"
 EXPIRING: Final = "decisions/expiring/"
 _FOLDER: Final = "decisions/"
+_ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"']+@[^\s<>()\[\],;:\"']+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class IgnoreRecord:
     paths: tuple[str, ...]
     any_value: bool
     ignored: Ignored
+    places: tuple[str, ...] = ()  # of `any_value`: the paths, items by identity, not by index
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +90,24 @@ class Decisions:
     pending: Mapping[str, Pending] = field(default_factory=dict)
     expiring: tuple[Expiring, ...] = ()
 
-    def ignored(
-        self, finding: str, key: Key, change: ChangeType, paths: Sequence[str], now: datetime
-    ) -> Ignored | None:
+    def ignored(self, finding: str, change: Change, now: datetime) -> Ignored | None:
         """Give the decision that leaves a finding alone now."""
         for record in self.ignores:
             if record.ignored.expires <= now:
                 continue
             if record.finding == finding:
                 return record.ignored
-            same = record.key == key and record.change is change
-            if record.any_value and same and paths and set(paths) <= set(record.paths):
+            if not record.any_value or record.key != change.key or record.change is not change.type:
+                continue
+            places = _places(change)
+            if places and "" not in places and set(places) <= set(record.places):
                 return record.ignored
         return None
+
+
+def _places(change: Change) -> tuple[str, ...]:
+    lists = list_identity(change.key.kind)
+    return tuple(place_of(path, change, lists) for path in change.paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +186,17 @@ def effective(
     for decision in sorted(decisions.expiring, key=lambda d: d.expires, reverse=True):
         if decision.expires > now:
             continue
-        there = resources.get(decision.key)
-        if not _still(there, decision.after):
+        before = _without(resources.get(decision.key), decision)
+        if isinstance(before, Missing):
             continue  # the baseline moved on: another approval took its place
         told.append(
             f"the approval of {decision.key} by {decision.by} expired on "
             f"{decision.expires:%Y-%m-%d %H:%M}Z"
         )
-        if decision.before is None:
+        if before is None:
             resources.pop(decision.key, None)
         else:
-            resources[decision.key] = decision.before
+            resources[decision.key] = before
     told += [
         f"{record.ignored.by}'s decision to ignore {record.key} expired on "
         f"{record.ignored.expires:%Y-%m-%d %H:%M}Z"
@@ -193,6 +204,32 @@ def effective(
         if record.ignored.expires <= now
     ]
     return replace(baseline, resources=resources), tuple(told)
+
+
+def _without(there: Resource | None, decision: Expiring) -> Resource | Missing | None:
+    """Give what the baseline holds once an approval ran out; MISSING when it is not in it any more.
+
+    Other properties may have been approved since: only its own are taken back, as far as they are
+    still what it made them.
+    """
+    if _still(there, decision.after):
+        return decision.before
+    if there is None or decision.after is None:
+        return MISSING
+    if decision.before is None:
+        return None  # what came for a time goes, whatever was approved of it since
+    lists = list_identity(decision.key.kind)
+    own = {_name_of(path) for path in decision.paths}
+    left = [p for p in differences(decision.before.body, there.body, lists) if _name_of(p) in own]
+    if not left:
+        return MISSING
+    return replace(there, body=undo(decision.before.body, there.body, left, lists))
+
+
+def _name_of(path: PathChange) -> tuple[str, bytes, bytes]:
+    sides = (b"-" if isinstance(v, Missing) else canonical(v) for v in (path.before, path.after))
+    was, now = sides
+    return path.path, was, now
 
 
 def approve_all(ledger: Ledger, live: str, approval: Approval, now: datetime, *, gaps: bool) -> str:
@@ -267,7 +304,7 @@ def approve(
             _not_the_author(finding, approval.by)
             before = decisions.pending.get(finding.id)
             people = before.by if before is not None else ()
-            if approval.by.lower() in {by.lower() for by in people}:
+            if any(same_person(approval.by, by) for by in people):
                 waiting.append(finding.id)
                 continue
             if not people:
@@ -288,6 +325,10 @@ def approve(
             files[f"{PENDING}{finding.id}.json"] = None
         if any(record.finding == finding.id for record in decisions.ignores):
             files[f"{IGNORES}{finding.id}.json"] = None
+        for spent in decisions.expiring:
+            # What ran out was taken back in the state that this one is about.
+            if spent.key == finding.key and spent.expires <= now:
+                files[f"{EXPIRING}{spent.finding}.json"] = None
         if approval.expires is not None:
             files[f"{EXPIRING}{finding.id}.json"] = pretty(
                 _expiring_document(finding, after, chosen, approval, approval.expires, now)
@@ -296,9 +337,7 @@ def approve(
     if not files:
         return Approved(parent, (), tuple(waiting))
     trailers = _trailers(approval, done or waiting)
-    seconds = [
-        by for f in done for by in _people(decisions, f) if by.lower() != approval.by.lower()
-    ]
+    seconds = [by for f in done for by in _people(decisions, f) if not same_person(by, approval.by)]
     if seconds:
         trailers["Also-Approved-By"] = ", ".join(sorted(set(seconds)))
     if paths:
@@ -327,12 +366,25 @@ def ignore(
         raise InputError("ignoring needs an end", remedy="add --expires 30d")
     files: dict[str, bytes | None] = {}
     for finding in findings:
+        places = _places(change_of(finding)) if any_value else ()
+        if any_value and (not places or "" in places):
+            raise InputError(
+                f"finding {finding.id} cannot be left alone whatever the value: "
+                + (
+                    "it is in a list whose items nothing tells apart"
+                    if places
+                    else "it is a whole resource"
+                ),
+                where=str(finding.key),
+                remedy="ignore just this difference, without --any-value",
+            )
         files[f"{IGNORES}{finding.id}.json"] = pretty(
             {
                 "key": str(finding.key),
                 "change": finding.change.value,
                 "paths": [path.path for path in finding.paths],
                 "any_value": any_value,
+                "places": list(places),
                 "by": approval.by,
                 "reason": approval.reason,
                 "ticket": approval.ticket or None,
@@ -424,13 +476,30 @@ def _documents(finding: Finding, after: Resource | None) -> dict[str, bytes | No
     return files
 
 
+def same_person(one: str, other: str) -> bool:
+    """Whether two names are of one person: whatever the case, and with or without `Name <…>`."""
+    return bool(_names(one) & _names(other))
+
+
+def _names(text: str) -> frozenset[str]:
+    """Give what somebody is known by: the whole text, and an address in it."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    found = {plain, *_ADDRESS.findall(plain)}
+    found |= {name.removeprefix("oid:") for name in found}
+    return frozenset(found - {""})
+
+
 def _not_the_author(finding: Finding, by: str) -> None:
-    names = {finding.attribution.who.lower(), finding.attribution.principal_id.lower()} - {""}
-    for path in finding.paths:
-        if path.attribution is not None:
-            names |= {path.attribution.who.lower()} - {""}
-    human = finding.attribution.principal_kind is not PrincipalKind.PLATFORM
-    if human and by.lower() in names:
+    """Refuse whoever Azure's records name as the author, of any property."""
+    told = [finding.attribution, *(p.attribution for p in finding.paths if p.attribution)]
+    authors = [
+        name
+        for who in told
+        if who.principal_kind is not PrincipalKind.PLATFORM
+        for name in (who.who, who.principal_id)
+        if name
+    ]
+    if any(same_person(by, name) for name in authors):
         raise RefusedError(
             f"{by} made the change of finding {finding.id}, and four eyes are asked for "
             f"{finding.severity.value} findings",
@@ -509,12 +578,15 @@ def _expiring_in(finding: str, found: Mapping[str, Json]) -> Expiring:
 
 
 def _ignore_in(finding: str, found: Mapping[str, Json]) -> IgnoreRecord:
-    paths = found["paths"]
+    paths, places = found["paths"], found.get("places")
+    named = tuple(str(path) for path in paths) if isinstance(paths, list) else ()
+    if not isinstance(places, list):  # as written before items were called by their identity
+        places = [path for path in named if not re.search(r"/\d+(/|$)", path)]
     return IgnoreRecord(
         finding,
         Key.parse(str(found["key"])),
         ChangeType(str(found["change"])),
-        tuple(str(path) for path in paths) if isinstance(paths, list) else (),
+        named,
         bool(found.get("any_value")),
         Ignored(
             str(found["by"]),
@@ -523,6 +595,7 @@ def _ignore_in(finding: str, found: Mapping[str, Json]) -> IgnoreRecord:
             _time(found["expires"]),
             str(found.get("ticket") or ""),
         ),
+        tuple(str(place) for place in places),
     )
 
 

@@ -14,12 +14,15 @@ from snapshots.audit.rules import list_identity
 from snapshots.compare import compare
 from snapshots.ledger import BASELINE, LIVE, Entry, Ledger
 from snapshots.model import (
+    Change,
     ChangeType,
     Json,
     Key,
     PathChange,
     Resource,
     Snapshot,
+    canonical,
+    digest,
 )
 
 _EPOCH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
@@ -89,7 +92,7 @@ def _live(ledger: Ledger, key: Key, stories: Sequence[Story]) -> Iterator[Step]:
         older = entries[index + 1][1] if index + 1 < len(entries) else None
         for change in compare(_alone(key, older), _alone(key, resource), list_identity, ids=True):
             at = _read_at(entry)
-            story = _story_of(stories, change.type, change.paths, at)
+            story = _story_of(stories, change, at)
             who = story.attribution if story is not None else _NOBODY
             if story is None and older is None and not entry.parents:
                 who = _FIRST
@@ -122,18 +125,18 @@ def _baseline(ledger: Ledger, key: Key) -> Iterator[Step]:
             )
 
 
-def _story_of(
-    stories: Sequence[Story], change: ChangeType, paths: Sequence[PathChange], at: datetime
-) -> Story | None:
-    """Give the story of a change of live: the same properties, read at that time."""
-    names = {path.path for path in paths}
+def _story_of(stories: Sequence[Story], change: Change, at: datetime) -> Story | None:
+    """Give the story of a change of live: the same properties, brought to that, at that time."""
+    names = {path.path for path in change.paths}
     fitting = [
         story
         for story in stories
-        if story.change is change
-        and (change is not ChangeType.CHANGED or {p.change.path for p in story.paths} == names)
+        if story.change is change.type
+        and (change.type is not ChangeType.CHANGED or {p.change.path for p in story.paths} == names)
     ]
-    return min(fitting, key=lambda s: abs((s.until - at).total_seconds()), default=None)
+    after = "" if change.after is None else digest(canonical(change.after.body))
+    same = [story for story in fitting if story.body_digest == after]
+    return min(same or fitting, key=lambda s: abs((s.until - at).total_seconds()), default=None)
 
 
 def _author(story: Story | None, path: PathChange) -> Attribution | None:

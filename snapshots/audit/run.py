@@ -381,9 +381,11 @@ class _Audit:
         known = self.stories.get(change.key, [])
         state = self.live
         if fresh is not None:
-            if fresh.type is not ChangeType.CHANGED or self.read.previous is None:
+            if self.read.previous is None:
                 return []
             state = self.read.previous
+            if _same_body(state.resources.get(change.key), change.before):
+                return []  # until now it was as the baseline says
         if known and _tells(known, change, fresh, state.resources.get(change.key)):
             return []
         entries = list(self.ledger.history(change.key, ref=state.id))
@@ -481,9 +483,7 @@ class _Audit:
             if kind is not None and resource is not None
             else None
         )
-        decided = self.decisions.ignored(
-            identifier, change.key, change.type, [p.path for p in change.paths], self.local_now
-        )
+        decided = self.decisions.ignored(identifier, change, self.local_now)
         there = self.live.id
         if change.type is ChangeType.REMOVED and self.baseline is not None:
             there = self.baseline.id
@@ -664,6 +664,18 @@ def finding_id(change: Change) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
+def still_so(finding: Finding, baseline: Snapshot) -> bool:
+    """Whether the baseline differs from what a finding reported just as it said."""
+    old = finding.renamed_from or finding.key
+    found = compare(
+        _alone(old, baseline.resources.get(old)),
+        _alone(finding.key, finding.after),
+        list_identity,
+        ids=True,
+    )
+    return [finding_id(change) for change in found] == [finding.id]
+
+
 def _whole(resource: Resource) -> list[bytes]:
     return [resource.id.lower().encode(), canonical(resource.body)]
 
@@ -699,6 +711,8 @@ def _tells(
     last = known[-1]
     if last.body_digest != ("" if there is None else digest(canonical(there.body))):
         return False
+    if fresh is not None and fresh.type is not ChangeType.CHANGED:
+        return True
     if change.type is not ChangeType.CHANGED:
         return any(story.change is change.type for story in known)
     mine = {path.path for path in fresh.paths} if fresh is not None else frozenset()
@@ -712,6 +726,12 @@ def _tells(
         if now is not None and not _same_value(now.after, path.after):
             return False
     return True
+
+
+def _same_body(one: Resource | None, two: Resource | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return one.payloads == two.payloads and canonical(one.body) == canonical(two.body)
 
 
 def _same_value(one: Json | Missing, two: Json | Missing) -> bool:

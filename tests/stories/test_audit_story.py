@@ -776,3 +776,45 @@ def test_the_life_of_a_resource_names_every_author(site: Site) -> None:
     assert anna.who in site.run("history", "aoai-claims-swc/gpt4o-mini")
     assert pipeline.who in site.run("blame", "aoai-claims-swc/gpt4o-mini")
     site.run("history", "nothing-of-this-name", expect=1)
+
+
+def test_a_plain_snapshot_between_two_audits_gives_nobody_anothers_change(site: Site) -> None:
+    site.approve_all()
+    site.later()
+    anna, pipeline = site.person("Anna Lindqvist"), site.person("pipeline")
+    owner = site.person("platform-owner")
+    chat = (*HR, "hr-chat")
+    path = site.id(*HR, "deployments", "hr-chat")
+    set_capacity(site, anna, 50, chat)
+    site.later()
+    assert only(site.audit()).attribution.who == anna.who
+    # What a snapshot reads has no story yet, and the one there is tells of another change.
+    set_capacity(site, pipeline, 51, chat)
+    site.run("snapshot", "--quiet", "--no-reference")
+    site.later()
+    assert only(site.audit()).attribution.who == pipeline.who
+    set_capacity(site, anna, 52, chat)
+    site.run("snapshot", "--quiet", "--no-reference")
+    site.later()
+    body = anna.does("GET", path)
+    pipeline.does("DELETE", path)
+    site.later()
+    site.run("snapshot", "--quiet", "--no-reference")
+    site.later()
+    body["sku"]["capacity"] = 53
+    owner.does("PUT", path, {"sku": body["sku"], "properties": body["properties"]})
+    site.later()
+    # Made anew by its owner: nothing in it is of those who changed what was there before.
+    found = only(site.audit())
+    assert {p.path: p.attribution.who for p in found.paths if p.attribution} == {
+        "/sku/capacity": owner.who
+    }
+    life = site.json("history", "aoai-hr-weu/hr-chat")["changes"]
+    told = [(s["change"], s["attribution"]["who"]) for s in life if s["branch"] == "live"]
+    assert told[:5] == [
+        ("added", owner.who),
+        ("removed", pipeline.who),
+        ("changed", anna.who),
+        ("changed", pipeline.who),
+        ("changed", anna.who),
+    ]
