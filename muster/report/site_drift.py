@@ -32,7 +32,7 @@ from snapshots.audit.report_json import findings_in
 from snapshots.audit.report_model import AuditReport, Finding, Mode, Severity
 from snapshots.audit.report_model import Reading as AuditReading
 from snapshots.errors import NotFoundError
-from snapshots.ledger import BASELINE, EVIDENCE
+from snapshots.ledger import BASELINE, EVIDENCE, Ledger
 from snapshots.ledger.entries import Entry
 from snapshots.model import (
     CallCount,

@@ -395,11 +395,13 @@ class _Audit:
             if not entry.parents:
                 break  # the first snapshot: nobody knows what was before
             window = self._window(entry)
-            for step in compare(
-                _alone(change.key, older), _alone(change.key, resource), list_identity, ids=True
-            ):
-                if not any(_same_story(story, step, window, entry) for story in known):
-                    found.append((step, window))
+            found += [
+                (step, window)
+                for step in compare(
+                    _alone(change.key, older), _alone(change.key, resource), list_identity, ids=True
+                )
+                if not any(_same_story(story, step, window, entry) for story in known)
+            ]
         return found
 
     def _window(self, entry: Entry) -> Window:
