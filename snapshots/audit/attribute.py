@@ -47,7 +47,7 @@ _PLATFORM_KINDS: Final = {
     "ManagedIdentity": PrincipalKind.MANAGED_IDENTITY,
 }
 # What Azure writes into an account when one of its projects comes or goes.
-_OF_PROJECTS: Final = ("/properties/associatedProjects", "/properties/defaultProject")
+OF_PROJECTS: Final = ("/properties/associatedProjects", "/properties/defaultProject")
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _STEP: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
@@ -284,7 +284,7 @@ def _by_path(
     ]
     found: dict[str, Attribution] = {}
     for path in change.paths:
-        if projects and path.path.startswith(_OF_PROJECTS):
+        if projects and path.path.startswith(OF_PROJECTS):
             act = projects[-1]
             reason = "Azure keeps the account's list of projects: it is the last write of one"
             found[path.path] = _of(act, rows, _at_most(_sure(act), Confidence.MEDIUM), (reason,))

@@ -25,7 +25,7 @@ from snapshots.model import (
 )
 
 # How much attention a class asks for: a finding made of several changes has the worst.
-_WORST: Final = (
+WORST: Final = (
     Class.PLANNED,
     Class.PLATFORM,
     Class.UNKNOWN,
@@ -90,7 +90,7 @@ def classify(
             ),
         )
     verdicts = [_part(change, part, plans, People(tuple(trusted)), common) for part in parts]
-    worst = max(verdicts, key=lambda verdict: _WORST.index(verdict.class_))
+    worst = max(verdicts, key=lambda verdict: WORST.index(verdict.class_))
     if len(verdicts) == 1:
         return worst
     reasons: list[str] = []
@@ -128,7 +128,7 @@ def _part(
         if verdict is not None:
             tried.append(verdict)
     if tried:
-        return min(tried, key=lambda v: (v.class_ is Class.UNPLANNED, _WORST.index(v.class_)))
+        return min(tried, key=lambda v: (v.class_ is Class.UNPLANNED, WORST.index(v.class_)))
     if who.when:
         for window in plans.allowed(change.key, id_, who.when):
             if (window.who is not None and window.who.holds(who)) or (

@@ -23,8 +23,8 @@ from snapshots.audit.archive import (
     load_stories,
     newest_for,
 )
-from snapshots.audit.attribute import COVERED, Window, arm_id, attribute
-from snapshots.audit.classify import Merged, Part, Verdict, classify
+from snapshots.audit.attribute import COVERED, OF_PROJECTS, Window, arm_id, attribute
+from snapshots.audit.classify import WORST, Merged, Part, Verdict, classify
 from snapshots.audit.incremental import LiveRead, read_live, same_state, trailers_of
 from snapshots.audit.planned import Plans
 from snapshots.audit.records import CHANGES_KEPT, KEPT, LAG, SKEW, Act
@@ -36,6 +36,7 @@ from snapshots.audit.report_model import (
     Finding,
     LedgerPlace,
     PropertyFinding,
+    Severity,
     count_by,
 )
 from snapshots.audit.risks import risks_of
@@ -43,6 +44,7 @@ from snapshots.audit.rules import Pack, judge, list_identity, load_packs, severi
 from snapshots.compare import compare
 from snapshots.errors import NotFoundError
 from snapshots.kinds import BY_NAME
+from snapshots.kinds.access import scope_names
 from snapshots.kinds.base import Way
 from snapshots.ledger import BASELINE, Entry, Ledger, path_of
 from snapshots.model import (
@@ -243,7 +245,7 @@ def in_scope(key: Key, scopes: Sequence[str]) -> bool:
         return True
     path = [part.lower() for part in key.path]
     for scope in scopes:
-        wanted = scope.strip().strip("/").lower()
+        wanted = _plain_scope(scope)
         if fnmatch.fnmatchcase(str(key).lower(), wanted):
             return True
         parts = wanted.split("/")
@@ -252,6 +254,17 @@ def in_scope(key: Key, scopes: Sequence[str]) -> bool:
         if parts[0] == key.kind and path[-len(parts[1:]) :] == parts[1:]:
             return True
     return False
+
+
+def _plain_scope(scope: str) -> str:
+    """Give a scope as names in a row; an ARM id, as people paste it, is one too."""
+    text = scope.strip().lower()
+    if not text.startswith("/subscriptions/"):
+        return text.strip("/")
+    # What lies below an account is type/name there, and keys have the names alone.
+    return "/".join(
+        "/".join(name.split("/")[1::2]) if "/" in name else name for name in scope_names(text)
+    )
 
 
 @dataclass(slots=True)
@@ -284,7 +297,7 @@ class _Audit:
         self._tell_stories(changes)
         common = self._common(changes)
         many = self._baseline_moved()
-        found = [self._finding(change, common, many=many) for change in changes]
+        found = _with_derived([self._finding(change, common, many=many) for change in changes])
         found.sort(key=lambda f: (-f.severity.rank, f.ignored is not None, f.key.kind, f.key.path))
         return tuple(found)
 
@@ -643,6 +656,37 @@ class _Audit:
         return found
 
 
+def _with_derived(found: Sequence[Finding]) -> list[Finding]:
+    """Judge an account's list of projects by the projects that came and went, not by itself."""
+    projects: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in found:
+        if finding.kind == "project" and finding.change in {ChangeType.ADDED, ChangeType.REMOVED}:
+            projects.setdefault(finding.key.path[:3], []).append(finding)
+    told: list[Finding] = []
+    for finding in found:
+        causes = projects.get(finding.key.path, []) if finding.kind == "account" else []
+        if (
+            not causes
+            or finding.change is not ChangeType.CHANGED
+            or not all(path.path.startswith(OF_PROJECTS) for path in finding.paths)
+        ):
+            told.append(finding)
+            continue
+        worst = max(causes, key=lambda cause: WORST.index(cause.class_))
+        names = ", ".join(f"{cause.key.name} was {cause.change.value}" for cause in causes)
+        reason = f"it follows: project {names}, and Azure keeps the account's list of its projects"
+        told.append(
+            replace(
+                finding,
+                class_=worst.class_,
+                severity=Severity.INFO,
+                reasons=(reason, *worst.reasons),
+                ticket=worst.ticket,
+            )
+        )
+    return told
+
+
 # ------------------------------------------------------------------------------- small things
 
 
@@ -823,7 +867,7 @@ def _scoped_top(scopes: Sequence[str]) -> Callable[[Key], bool]:
 
     def wanted(top: Key) -> bool:
         for scope in scopes:
-            text = scope.strip().strip("/").lower()
+            text = _plain_scope(scope)
             parts = text.split("/")
             if "*" in text or any(part in {p.lower() for p in top.path} for part in parts):
                 return True

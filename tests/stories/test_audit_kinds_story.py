@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from snapshots.audit.report_model import AuditReport, Class, Confidence
+from snapshots.audit.report_model import AuditReport, Class, Confidence, Severity
 from snapshots.audit.run import Wishes
 from tests.story_audit_fixtures import Person, Site
 
@@ -361,6 +361,13 @@ def test_a_deleted_account_takes_what_it_held_along(site: Site) -> None:
     assert {f.class_ for f in report.findings} == {Class.UNPLANNED}
     held = {f.key.path[2] for f in report.findings if f.kind != "resource-group"}
     assert held == {"aoai-hr-weu", "ais-care-swc"}
+    (derived,) = (f for f in report.findings if f.change.value == "changed")
+    assert derived.severity is Severity.INFO
+    assert "care-lab was removed" in derived.reasons[0]
+    # By its ARM id, as people paste it, a project is a scope.
+    named = site.audit(Wishes(scope=(site.id(*CARE, "projects", "care-lab").upper(),)))
+    assert {f.key.path[3] for f in named.findings} == {"care-lab"}
+    assert named.hidden == len(report.findings) - len(named.findings)
 
 
 def test_every_edit_of_the_data_planes_is_one_finding_of_a_sweep(site: Site) -> None:
