@@ -172,17 +172,21 @@ def place_of(path: PathChange, change: Change, lists: Mapping[str, tuple[str, ..
     at: list[str | int] = []
     named: list[str] = []
     for token in _tokens(path.path):
-        if isinstance(value, list):
-            fields = known.get(tuple(at))
-            if fields is None or not token.isdigit() or int(token) >= len(value):
-                return ""
-            at.append(int(token))
-            value = value[int(token)]
-            named.append(f"[{_identity(value, fields).decode()}]")
-        else:
-            at.append(token)
-            named.append(token)
-            value = value.get(token) if isinstance(value, dict) else None
+        match value:
+            case dict():
+                at.append(token)
+                named.append(token)
+                value = value.get(token)
+            case list():
+                fields = known.get(tuple(at))
+                if fields is None or not token.isdigit() or int(token) >= len(value):
+                    return ""
+                at.append(int(token))
+                value = value[int(token)]
+                named.append(f"[{_identity(value, fields).decode()}]")
+            case _:
+                at.append(token)
+                named.append(token)
     return _pointer(tuple(named))
 
 
