@@ -44,8 +44,8 @@ def valid(verb: str, document: JsonObject) -> None:
 
 
 def begun_run(site: PrefectSite, name: str) -> Run | None:
-    """The first run that was not cancelled because the one before it still ran."""
-    fitting = (r for r in site.runs(name) if r.type not in {"SCHEDULED", "CANCELLED"})
+    """The first run that a worker executes: none that waits for one, or for the run before it."""
+    fitting = (r for r in site.runs(name) if r.type not in {"SCHEDULED", "PENDING", "CANCELLED"})
     return next(fitting, None)
 
 

@@ -105,6 +105,17 @@ def test_nothing_of_prefect_reaches_out_or_takes_from_the_users_home(tmp_path: P
     assert Path(found["PREFECT_HOME"]).is_relative_to(tmp_path)
 
 
+def test_what_the_user_reaches_without_a_proxy_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    stack = Stack(tmp_path)
+    stack.choose_ports(0)
+    assert stack.environment(None)["NO_PROXY"] == "corp.example,127.0.0.1,localhost"
+    assert stack.environment(None)["no_proxy"] == "corp.example,127.0.0.1,localhost"
+
+
 def test_down_without_up_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert local_stack.main(["down", "--folder", str(tmp_path / "never")]) == 0
     assert "nothing ran" in capsys.readouterr().out
