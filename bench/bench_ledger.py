@@ -4,10 +4,12 @@
 
 Prints a table and writes bench/out/ledger.json. Times are medians of wall seconds of this run; the
 ratios are what counts. The others run with Git's defaults (packs are synced, loose objects are
-not); the ledger syncs everything it commits. Each snapshot is made of new objects, as a snapshot of
-the cloud is. `take` marks each resource with a digest while it waits for Azure; so a commit is
-measured with those marks, without them, and with the time that marking takes added. Exit code 2
-when a re-snapshot takes more than 1.5 x git fast-import, or git add is not 5 x slower.
+not); the ledger syncs everything it commits. Each snapshot is made of new objects, as one of the
+cloud is, and nothing about them is known ahead: the ledger's time is from 11,000 resources in
+memory to the commit on disk, deciding included. Each way has a repository of its own, so that none
+finds what another wrote. Git is told what changed in one comparison and has to find out in another;
+so is the ledger. Exit code 2 when a re-snapshot takes more than 1.5 x git fast-import, or git add
+is not 5 x slower than the ledger, both told what changed or neither.
 """
 
 from __future__ import annotations
@@ -107,14 +109,6 @@ def read_anew(resources: dict[Key, Resource]) -> dict[Key, Resource]:
     }
 
 
-def marked(resources: dict[Key, Resource]) -> float:
-    """Mark them all, as `take` does; give the seconds."""
-    started = time.perf_counter()
-    for item in resources.values():
-        item.marked()
-    return time.perf_counter() - started
-
-
 def snapshot(resources: dict[Key, Resource]) -> Snapshot:
     """Wrap an estate up."""
     return Snapshot("bench", datetime.now(UTC), "bench", resources)
@@ -178,12 +172,10 @@ def floor(repo: Path, every: dict[Key, Resource], files: dict[str, bytes], numbe
     fast_import(repo, files, number)
 
 
-WAYS = (
-    "marking", "ledger", "ledger, unmarked", "fast-import", "git add", "git add, all", "floor",
-    "decided",
-)  # fmt: skip
+WAYS = ("ledger", "fast-import", "git add", "git add, all", "floor", "decided")
 RATIO = "ratio re-snapshot, ledger / fast-import"
-FASTER = "ratio re-snapshot, git add / ledger"
+FASTER = "ratio not told what changed, git add / ledger"
+TOLD = "ratio told what changed, git add / ledger"
 LIMIT = 1.5  # x git fast-import of the changed documents
 LEAST = 5.0  # x faster than git add -A and git commit
 
@@ -207,8 +199,10 @@ def main() -> int:
             if isinstance(value, float)
             else f"{name:<{width}}  {value:>10}"
         )
-    good = report[RATIO] <= LIMIT and report[FASTER] >= LEAST
-    print(f"limits: {RATIO} <= {LIMIT}, {FASTER} >= {LEAST}: {'kept' if good else 'MISSED'}")
+    good = report[RATIO] <= LIMIT and min(report[FASTER], report[TOLD]) >= LEAST
+    print(
+        f"limits: {RATIO} <= {LIMIT}; {FASTER} and {TOLD} >= {LEAST}:", "kept" if good else "MISSED"
+    )
     return 0 if good else 2
 
 
@@ -223,36 +217,30 @@ def measure(folder: Path, accounts: int, rounds: int) -> dict[str, float | int]:
     for copied in (work, plain):
         subprocess.run(["git", "init", "-q", str(copied)], check=True)
     ledger = Ledger.open(folder / "ledger.git", create=True, version="bench")
-    unmarked = Ledger.open(folder / "unmarked.git", create=True, version="bench")
-    start = read_anew(resources)
-    marked(start)
+    decided = Ledger.open(folder / "decided.git", create=True, version="bench")
     first = {
-        "ledger": ledger.commit(snapshot(start)).seconds,
+        "ledger": ledger.commit(snapshot(resources)).seconds,
         "fast-import": fast_import(raw, every, 0),
         "git add": git_add(work, every),
     }
-    unmarked.commit(snapshot(resources))
     fast_import(floor_raw, every, 0)
     git_add(plain, every)
-    ledger.copy(None, "live", "written", "start")
+    decided.commit(snapshot(resources))
     took: dict[str, list[float]] = {name: [] for name in WAYS}
     current = resources
     for number in range(1, rounds + 1):
         following = edited(current, 0.01, number)
         changed = {key: item for key, item in following.items() if current[key] is not item}
         files = documents(changed)
-        ours, unread = read_anew(following), snapshot(read_anew(following))
-        took["marking"].append(marked(ours))
-        shot = snapshot(ours)
+        shot = snapshot(read_anew(following))
         runs: list[tuple[str, Callable[[], object]]] = [
             ("ledger", lambda shot=shot: ledger.commit(shot)),
-            ("ledger, unmarked", lambda shot=unread: unmarked.commit(shot)),
             ("fast-import", lambda files=files, n=number: fast_import(raw, files, n)),
             ("git add", lambda files=files: git_add(work, files)),
             ("git add, all", lambda now=following: git_add(plain, documents(now))),
             ("floor", lambda now=following, f=files, n=number: floor(floor_raw, now, f, n)),
             # What deciding costs: the same documents through the same writer, decided already.
-            ("decided", lambda files=files: ledger.put("written", files, "bench", {})),
+            ("decided", lambda files=files: decided.put("live", files, "bench", {})),
         ]  # fmt: skip
         random.Random(number).shuffle(runs)
         gc.collect()
@@ -262,21 +250,14 @@ def measure(folder: Path, accounts: int, rounds: int) -> dict[str, float | int]:
         current = following
     loaded = _timed(lambda: ledger.load("live"))
     again = read_anew(current)
-    marked(again)
     unchanged = [_timed(lambda: ledger.commit(snapshot(again))) for _ in range(3)]
     m = {name: statistics.median(times) for name, times in took.items()}
-    both = statistics.median(
-        one + other for one, other in zip(took["ledger"], took["marking"], strict=True)
-    )
     return {
         "documents": len(every),
         "first: ledger": first["ledger"],
         "first: git fast-import": first["fast-import"],
         "first: git add + commit": first["git add"],
-        "1 %: marking all, while take waits for Azure": m["marking"],
-        "1 %: ledger, as take hands it over": m["ledger"],
-        "1 %: ledger, marking included": both,
-        "1 %: ledger, without marks": m["ledger, unmarked"],
+        "1 %: ledger, deciding included": m["ledger"],
         "1 %: ledger, told what changed": m["decided"],
         "1 %: git fast-import, told what changed": m["fast-import"],
         "1 %: serialise and hash all; fast-import what changed": m["floor"],
@@ -285,12 +266,10 @@ def measure(folder: Path, accounts: int, rounds: int) -> dict[str, float | int]:
         "unchanged: ledger": statistics.median(unchanged),
         "load": loaded,
         RATIO: m["ledger"] / m["fast-import"],
-        "ratio with marking, ledger / fast-import": both / m["fast-import"],
-        "ratio without marks, ledger / fast-import": m["ledger, unmarked"] / m["fast-import"],
         "ratio told what changed, ledger / fast-import": m["decided"] / m["fast-import"],
-        FASTER: m["git add"] / m["ledger"],
-        "ratio with marking, git add / ledger": m["git add"] / both,
-        "ratio all files, git add / ledger": m["git add, all"] / m["ledger"],
+        FASTER: m["git add, all"] / m["ledger"],
+        TOLD: m["git add"] / m["decided"],
+        "ratio git add told, ledger not": m["git add"] / m["ledger"],
         "peak memory, MB": usage.getrusage(usage.RUSAGE_SELF).ru_maxrss // 1024,
         "cores": os.cpu_count() or 0,
     }

@@ -124,20 +124,8 @@ class Resource:
 
     key: Key
     id: str  # the ARM id, or the data plane's id, as read
-    body: JsonObject  # never changed in place: another body is another Resource
+    body: JsonObject
     payloads: tuple[Payload, ...] = ()
-    # A digest of all that the document is made from, once marked(); `replace` does not carry it.
-    mark: bytes = field(default=b"", init=False, repr=False, compare=False)
-
-    def marked(self) -> Resource:
-        """Note a digest of all of it, cheap while it is at hand, and give the resource itself.
-
-        By its mark the ledger sees whether anything changed, without looking at the body again.
-        Keys in another order give another mark, which costs a comparison and hides nothing.
-        """
-        form = orjson.dumps((self.key.kind, self.key.path, self.id, self.body, self.payloads))
-        object.__setattr__(self, "mark", hashlib.sha256(form).digest())
-        return self
 
     def document(self) -> JsonObject:
         """What the ledger keeps of it, as JSON."""

@@ -903,7 +903,7 @@ class _Taking:
 def _resource(draft: _Draft, body: JsonObject, payloads: tuple[Payload, ...]) -> Resource:
     """Azure spells one ARM id in several cases, from one answer to the next: keep it in one."""
     id_ = draft.id.lower() if draft.listing.kind.plane is Plane.ARM else draft.id
-    return Resource(draft.key, id_, body, payloads).marked()
+    return Resource(draft.key, id_, body, payloads)
 
 
 def _kind_of(task: _Task) -> str:

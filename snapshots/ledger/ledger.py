@@ -57,7 +57,16 @@ from snapshots.ledger.entries import (
     message_of,
 )
 from snapshots.ledger.folder import LOCK, broken, cure_locks_of_the_dead, make, sweep
-from snapshots.ledger.memory import Draft, Memory, grouped
+from snapshots.ledger.memory import (
+    Buffer,
+    Documents,
+    Draft,
+    Group,
+    Memory,
+    Neighbours,
+    grouped,
+    marked,
+)
 from snapshots.ledger.paths import (
     GAPS,
     REFERENCE,
@@ -392,42 +401,62 @@ class Ledger:
                 **trailers,
             },
         )
-        written = unchanged = 0
+        written = 0
         with Import(self._git, branch, parent, message, now) as stream:
             memory = Memory.read(self.path, parent) if parent else None
-            groups = list(grouped(snapshot.resources.values()))
-            held: dict[str, str] = {}
-            made: dict[str, str] = {}
-            if memory:
-                known = memory.groups
-                held = {g.digest: known[g.digest] for g in groups if g.digest in known}
-                old = memory.without(held)
-            else:
-                old = self._tree(parent) if parent else {}
+            before = Neighbours(memory) if memory else None
+            tree = Documents(self._tree(parent) if parent and not memory else {})
+            groups: dict[bytes, Buffer] = {}  # what is to be remembered, in this order
+            held: set[bytes] = set()
+            later: list[tuple[Group, list[str]]] = []
             seen: dict[str, Key] = {}
-            for group in groups:
-                if group.digest in held:
-                    unchanged += len(group.resources)
-                    continue
+
+            def make(group: Group, marks: list[str], there: Documents) -> int:
+                """Make the documents that are not `there` already; give how many differ."""
                 lines: list[str] = []
-                for resource in group.resources:
-                    path = path_of(resource.key)
+                differ = 0
+                for mark, resource in zip(marks, group.resources, strict=True):
+                    line = there.lines.get(mark, "")
+                    path = line[82:] or path_of(resource.key)
                     if path in seen:
                         raise _shared(path, resource.key, seen[path])
                     seen[path] = resource.key
-                    data = pretty(resource.document())
-                    blob = blob_id(data)
-                    lines.append(f"{blob} {path}")
-                    if old.get(path) == blob:
-                        unchanged += 1
-                    else:
-                        stream.put(path, data)
-                        written += 1
-                made[group.digest] = "\n".join(lines)
+                    if not line:
+                        data = pretty(resource.document())
+                        blob = blob_id(data)
+                        line = f"{blob} {mark} {path}"
+                        if there.files.get(path) != blob:
+                            stream.put(path, data)
+                            differ += 1
+                    lines.append(line)
+                groups[group.digest] = "\n".join(lines).encode()
+                return differ
+
+            for group in grouped(snapshot.resources.values()):
+                if before and (same := before.same(group.digest)) is not None:
+                    groups[group.digest] = same
+                    held.add(group.digest)
+                    continue
+                marks = [marked(resource) for resource in group.resources]
+                near = before.next() if before else tree
+                if before and not all(
+                    mark in near.lines or path_of(resource.key) in near.files
+                    for mark, resource in zip(marks, group.resources, strict=True)
+                ):
+                    groups[group.digest] = b""  # its place
+                    later.append((group, marks))
+                    continue
+                # Git gets it at once, and packs it while the other groups are looked at.
+                written += make(group, marks, near)
+            there = memory.without(held) if memory else tree
+            for group, marks in later:
+                written += make(group, marks, there)
+            unchanged = len(snapshot.resources) - written
+            old = {**there.files, **(memory.rest if memory else {})}
             fresh = [path for path in seen if not old.pop(path, "")]
-            there = memory.files() if memory and fresh else {}
+            known = memory.files() if memory and fresh else {}
             for path in fresh:
-                if path in there:
+                if path in known:
                     raise _shared(path, seen[path])  # with one that is as it was
             more = {reference_path(n): pretty(value) for n, value in snapshot.reference.items()}
             hidden, stale_list = self._hidden(snapshot, parent, old)
@@ -453,13 +482,13 @@ class Ledger:
                 stream.put(path, None)
                 removed += 1
             stream.end()
-            with Draft(self.path, held | made, rest) as draft:
-                commit, tree = stream.finish()
+            with Draft(self.path, groups, rest) as draft:
+                commit, top = stream.finish()
                 draft.of(commit)
         stale = len(hidden)
         return Kept(
             commit,
-            tree,
+            top,
             identifier,
             written,
             removed,

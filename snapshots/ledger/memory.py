@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from io import FileIO
-from itertools import takewhile
+from itertools import accumulate
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import orjson
 
@@ -26,51 +26,110 @@ from snapshots.ledger.paths import path_of
 from snapshots.model import Key, Resource, pretty
 
 MEMORY: Final = "muster.memory"
-_GROUP: Final = 6  # resources: a change makes its whole group be written out and compared
+_DIGEST: Final = 32  # bytes
+_LAST: Final = 32  # bytes
+_GROUP: Final = 12  # resources: a change makes each of its group be looked at by itself
 _SAMPLE: Final = Resource(
     Key("Kind", ("Sub", "a b", "é")), "/Id", {"b": [1, 2.5, None], "a": {"é": True}}
 )
+
+
+Buffer: TypeAlias = "bytes | memoryview"
 
 
 @dataclass(slots=True)
 class Group:
     """Neighbours in a snapshot, and the digest of all that their documents are made from."""
 
-    digest: str
+    digest: bytes
     resources: list[Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Some documents of a commit: path -> blob id, and mark -> line."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    lines: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: Buffer) -> Self:
+        """Read lines `<blob id> <mark> <path>`."""
+        lines = str(text, "utf-8").split("\n") if len(text) else []
+        return cls({line[82:]: line[:40] for line in lines}, {line[41:81]: line for line in lines})
 
 
 @dataclass(slots=True)
 class Memory:
-    """What a commit's tree holds: documents by group, and all other files, path -> blob id."""
+    """What a commit's tree holds: documents by group, and all other files, path -> blob id.
+
+    A group's lines are `<blob id> <mark> <path>`, one for each document, as bytes. Its digest tells
+    that none of them changed, the marks which of them did.
+    """
 
     commit: str
-    groups: Mapping[str, str]  # digest -> a line `<blob id> <path>` for each document
+    groups: Mapping[bytes, Buffer]  # digest -> lines, in the order of the snapshot
     rest: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, commit: str) -> Self | None:
         """Give what is remembered of `commit`; None when it is nothing that can be relied on."""
         try:
-            data = (folder / MEMORY).read_bytes()
+            data = memoryview((folder / MEMORY).read_bytes())
         except OSError:
             return None
-        body, _, last = data.rpartition(b"\n")
+        body, last = data[:-_LAST], data[-_LAST:]
         if last != _last(_sum(body), commit):
             return None
-        found = orjson.loads(body)
-        if found["form"] != _form():
+        # A megabyte of paths that hardly any commit looks at: it is not made into objects.
+        size = int.from_bytes(body[:8], "big")
+        head = orjson.loads(body[8 : 8 + size])
+        if head["form"] != _form():
             return None
-        return cls(commit, found["groups"], found["rest"])
+        sizes: list[int] = head["sizes"]
+        start = 8 + size
+        digests = bytes(body[start : start + _DIGEST * len(sizes)])
+        ends = list(accumulate(sizes, initial=start + len(digests)))
+        groups = {
+            digests[_DIGEST * n : _DIGEST * (n + 1)]: body[ends[n] : ends[n + 1]]
+            for n in range(len(sizes))
+        }
+        return cls(commit, groups, head["rest"])
 
     def files(self) -> dict[str, str]:
         """Give path -> blob id of the whole tree."""
-        return documents("\n".join(self.groups.values())) | dict(self.rest)
+        return {**self.without(()).files, **self.rest}
 
-    def without(self, digests: Container[str]) -> dict[str, str]:
-        """Give path -> blob id of what is not in one of these groups."""
+    def without(self, digests: Container[bytes]) -> Documents:
+        """Give the documents of all groups but these."""
         lines = [text for digest, text in self.groups.items() if digest not in digests]
-        return documents("\n".join(lines)) | dict(self.rest)
+        return Documents.read(b"\n".join(lines))
+
+
+class Neighbours:
+    """The documents that a changed group most likely had before.
+
+    It is a guess by order that saves waiting for all other groups: what it gives is true of the
+    commit, yet a path that is not in it may be elsewhere.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._groups = list(memory.groups.values())
+        self._places = {digest: place for place, digest in enumerate(memory.groups)}
+        self._at = -1
+
+    def same(self, digest: bytes) -> Buffer | None:
+        """Give the lines of a group that is as it was; None for another."""
+        place = self._places.get(digest)
+        if place is None:
+            return None
+        self._at = place
+        return self._groups[place]
+
+    def next(self) -> Documents:
+        """Give the documents of the group that stood behind the last one."""
+        self._at += 1
+        return Documents.read(self._groups[self._at] if self._at < len(self._groups) else b"")
 
 
 class Draft:
@@ -81,10 +140,18 @@ class Draft:
     failure is no failure of the ledger: nothing is remembered then.
     """
 
-    def __init__(self, folder: Path, groups: Mapping[str, str], rest: Mapping[str, str]) -> None:
-        body = orjson.dumps({"form": _form(), "groups": groups, "rest": rest})
-        self._sum = _sum(body)
+    def __init__(
+        self, folder: Path, groups: Mapping[bytes, Buffer], rest: Mapping[str, str]
+    ) -> None:
+        sizes = [len(memoryview(lines)) for lines in groups.values()]
         self._file: FileIO | None = None
+        try:
+            head = orjson.dumps({"form": _form(), "rest": rest, "sizes": sizes})
+        except TypeError:  # somebody's own file has a path that is no text: nothing is remembered
+            self._sum = b""
+            return
+        body = b"".join([len(head).to_bytes(8, "big"), head, *groups, *groups.values()])
+        self._sum = _sum(body)
         with suppress(OSError):
             self._file = FileIO(os.open(folder / MEMORY, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
             _write(self._file, body)
@@ -100,13 +167,16 @@ class Draft:
         """Say which commit it is: only now is it the memory."""
         if self._file is not None:
             with suppress(OSError):
-                _write(self._file, b"\n" + _last(self._sum, commit))
+                _write(self._file, _last(self._sum, commit))
                 self._file.truncate()
 
 
-def documents(lines: str) -> dict[str, str]:
-    """Give path -> blob id of lines."""
-    return {line[41:]: line[:40] for line in lines.split("\n")} if lines else {}
+def marked(resource: Resource) -> str:
+    """Give a digest of all that its document is made from, as long as Git's own."""
+    form = orjson.dumps(
+        (resource.key.kind, resource.key.path, resource.id, resource.body, resource.payloads)
+    )
+    return hashlib.sha256(form).hexdigest()[:40]
 
 
 def grouped(resources: Iterable[Resource]) -> Iterator[Group]:
@@ -114,26 +184,19 @@ def grouped(resources: Iterable[Resource]) -> Iterator[Group]:
     every = list(resources)
     start = 0
     while start < len(every):
-        group = every[start : start + _GROUP]
-        here = group[0].key.path[:2]
-        if group[-1].key.path[:2] != here:
-            same = len(list(takewhile(here.__eq__, (item.key.path[:2] for item in group))))
-            group = group[:same]
-        start += len(group)
-        yield Group(_digest(group), group)
+        stop = min(start + _GROUP, len(every))
+        here = every[start].key.path[:2]
+        while every[stop - 1].key.path[:2] != here:
+            stop -= 1
+        group = every[start:stop]
+        start = stop
+        # One JSON of all that their documents are made from. Names of a body in another order
+        # give another digest, which costs a comparison and hides nothing.
+        form = orjson.dumps([(r.key.kind, r.key.path, r.id, r.body, r.payloads) for r in group])
+        yield Group(hashlib.sha256(form).digest(), group)
 
 
-def _digest(group: list[Resource]) -> str:
-    """Give a digest of all that the documents are made from: of their marks, if all have one."""
-    marks = [resource.mark for resource in group]
-    if all(marks):
-        return hashlib.sha256(b"".join(marks)).hexdigest()
-    # Keys in another order give another digest, which costs a comparison and hides nothing.
-    form = [(r.key.kind, r.key.path, r.id, r.body, r.payloads) for r in group]
-    return hashlib.sha256(orjson.dumps(form)).hexdigest()
-
-
-def _sum(body: bytes) -> bytes:
+def _sum(body: Buffer) -> bytes:
     return hashlib.sha256(body).digest()
 
 
@@ -145,11 +208,11 @@ def _write(file: FileIO, data: bytes) -> None:
 
 
 def _last(body_sum: bytes, commit: str) -> bytes:
-    """Give the last line of the file: it holds for these bytes and this commit only."""
-    return hashlib.sha256(body_sum + commit.encode()).hexdigest().encode()
+    """Give the end of the file: it holds for these bytes and this commit only."""
+    return hashlib.sha256(body_sum + commit.encode()).digest()
 
 
 @cache
 def _form() -> str:
     """What a document looks like and where it lies, as this version of muster has it."""
-    return f"2 {path_of(_SAMPLE.key)} {blob_id(pretty(_SAMPLE.document()))}"
+    return f"3 {path_of(_SAMPLE.key)} {blob_id(pretty(_SAMPLE.document()))}"

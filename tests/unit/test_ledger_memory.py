@@ -16,7 +16,7 @@ from snapshots.errors import InputError
 from snapshots.ledger import Ledger, path_of
 from snapshots.ledger import memory as memory_module
 from snapshots.ledger.memory import MEMORY, Draft, Memory
-from snapshots.model import Gap, GapReason, Json, Key, Payload, Resource, Snapshot
+from snapshots.model import Gap, GapReason, Json, Key, Payload, Resource, Snapshot, pretty
 
 STRESS = os.environ.get("MUSTER_STRESS", "") not in ("", "0")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -32,12 +32,6 @@ def state(sizes: dict[int, int], gaps: tuple[Gap, ...] = ()) -> Snapshot:
     found = [resource(number, size) for number, size in sorted(sizes.items())]
     reference: dict[str, Json] = {"models/x": {"n": len(sizes)}}
     return Snapshot("contoso", START, "1", {r.key: r for r in found}, gaps, reference)
-
-
-def marked(snapshot: Snapshot) -> Snapshot:
-    """Give it as `take` does: every resource knows a digest of itself."""
-    marks = {key: replace(item).marked() for key, item in snapshot.resources.items()}
-    return replace(snapshot, resources=marks)
 
 
 def gap(number: int) -> Gap:
@@ -70,7 +64,7 @@ def test_with_and_without_memory_the_same_is_kept(
         Ledger.open(Path(folder) / "b.git", create=True) as other,
     ):
         for snapshot in snapshots:
-            kept = one.commit(marked(snapshot) if data.draw(st.booleans()) else snapshot)
+            kept = one.commit(snapshot)
             (other.path / MEMORY).unlink(missing_ok=True)
             if data.draw(st.booleans()):
                 (one.path / MEMORY).write_bytes(b"")
@@ -154,7 +148,7 @@ def test_a_draft_without_its_commit_is_no_memory(tmp_path: Path) -> None:
         memory = Memory.read(ledger.path, first.commit)
         assert memory
         # Killed, or beaten to it, while Git still made the commit.
-        with Draft(ledger.path, dict.fromkeys(memory.groups, ""), memory.rest):
+        with Draft(ledger.path, dict.fromkeys(memory.groups, b""), memory.rest):
             pass
         assert Memory.read(ledger.path, first.commit) is None
         assert ledger.commit(state(dict.fromkeys(range(40), 1) | {3: 2})).written == 1
@@ -165,29 +159,102 @@ def test_a_draft_without_its_commit_is_no_memory(tmp_path: Path) -> None:
         assert set(found.files()) == {path for path, _ in ledger.files(small.commit)}
 
 
-def test_a_changed_resource_never_keeps_the_mark_of_what_it_was(tmp_path: Path) -> None:
+def one_bit_of_it(item: Resource, what: str) -> Resource:
+    """Give it with one thing other than it was."""
+    match what:
+        case "a value of the body":
+            return replace(item, body={**item.body, "size": 2})
+        case "the type of a value":
+            return replace(item, body={**item.body, "size": 1.0})
+        case "another name in the body":
+            return replace(item, body={**item.body, "more": None})
+        case "the id":
+            return replace(item, id=item.id + "x")
+        case "a payload's digest":
+            return replace(item, payloads=(Payload("content", "f" * 64, 1),))
+        case "a payload's name":
+            return replace(item, payloads=(Payload("other", f"{1:064x}", 1),))
+        case _:
+            return replace(item, payloads=())
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a value of the body",
+        "the type of a value",
+        "another name in the body",
+        "the id",
+        "a payload's digest",
+        "a payload's name",
+        "no payload any more",
+    ],
+)
+def test_a_change_of_anything_that_is_written_is_seen_beside_what_is_remembered(
+    tmp_path: Path, what: str
+) -> None:
     with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
-        before = marked(state(dict.fromkeys(range(40), 1)))
-        ledger.commit(before)
-        key, item = next(iter(before.resources.items()))
-        other = replace(item, body={"size": 2})
-        assert item.mark
-        assert not other.mark
-        assert other.marked().mark != item.mark
-        after = replace(before, resources={**before.resources, key: other})
-        assert ledger.commit(after).written == 1
-        assert ledger.load().resources[key].body == {"size": 2}
+        before = state(dict.fromkeys(range(40), 1))
+        first = ledger.commit(before)
+        assert Memory.read(ledger.path, first.commit)
+        key = resource(20, 1).key
+        changed = one_bit_of_it(before.resources[key], what)
+        after = replace(before, resources={**before.resources, key: changed})
+        kept = ledger.commit(after)
+        assert (kept.written, kept.removed) == (1, 0)
+        assert pretty(ledger.load().resources[key].document()) == pretty(changed.document())
+        assert ledger.commit(before).tree == first.tree
+
+
+def test_a_body_changed_in_place_is_seen(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
+        snapshot = state(dict.fromkeys(range(40), 1))
+        ledger.commit(snapshot)
+        snapshot.resources[resource(20, 1).key].body["size"] = 2
+        assert ledger.commit(snapshot).written == 1
+
+
+def test_names_in_another_order_are_no_change(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
+        before = state(dict.fromkeys(range(40), 1))
+        first = ledger.commit(before)
+        turned = {
+            key: replace(item, body=dict(reversed(item.body.items())))
+            for key, item in before.resources.items()
+        }
+        kept = ledger.commit(replace(before, resources=turned))
+        assert (kept.tree, kept.written) == (first.tree, 0)
 
 
 def test_marks_are_used_at_all(tmp_path: Path) -> None:
-    """Negative control: a mark that lies would be believed, so nothing else was looked at."""
+    """Negative control: a neighbour's mark that lies, in a whole memory, would be believed."""
     with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
-        before = marked(state(dict.fromkeys(range(40), 1)))
-        ledger.commit(before)
-        after = marked(state(dict.fromkeys(range(40), 2)))
-        for key, item in after.resources.items():
-            object.__setattr__(item, "mark", before.resources[key].mark)
-        assert ledger.commit(after).written == 0
+        snapshot = state(dict.fromkeys(range(3), 1))  # one group
+        first = ledger.commit(snapshot)
+        memory = Memory.read(ledger.path, first.commit)
+        assert memory
+        after = state({0: 1, 1: 2, 2: 2})
+        lines = b"".join(bytes(part) for part in memory.groups.values())
+        old, new = (memory_module.marked(resource(2, size)).encode() for size in (1, 2))
+        assert old in lines
+        with Draft(ledger.path, {b"x" * 32: lines.replace(old, new)}, memory.rest) as draft:
+            draft.of(first.commit)
+        assert ledger.commit(after).written == 1
+        assert ledger.load().resources[resource(2, 1).key].body["size"] == 1
+
+
+def test_a_path_that_is_not_unicode_in_the_branch_is_kept_and_costs_the_memory_only(
+    tmp_path: Path,
+) -> None:
+    with Ledger.open(tmp_path / "ledger.git", create=True) as ledger:
+        snapshot = state(dict.fromkeys(range(3), 1))
+        ledger.commit(snapshot)
+        ledger.put("live", {"notes/\udcff.txt": b"by hand"}, "by hand")
+        kept = ledger.commit(snapshot)
+        assert kept.written == 0
+        assert Memory.read(ledger.path, kept.commit) is None
+        assert "notes/\udcff.txt" in {path for path, _ in ledger.files(kept.commit)}
+        assert ledger.commit(snapshot).tree == kept.tree
 
 
 def test_two_keys_at_one_path_are_refused_also_when_one_is_remembered(

@@ -212,13 +212,6 @@ def test_a_change_in_the_cloud_changes_what_is_written() -> None:
     assert written(taken(changed)) != written(taken(estate()))
 
 
-def test_what_was_read_bears_the_mark_of_what_will_be_written() -> None:
-    resources = taken(estate()).resources
-    for resource in resources.values():
-        assert resource.mark
-        assert resource.mark == replace(resource).marked().mark, resource.key
-
-
 def test_the_calls_made_are_the_floor() -> None:
     cloud = estate()
     options = TakeOptions(reference=True, reference_regions=("eastus2",))
