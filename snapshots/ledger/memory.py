@@ -78,7 +78,7 @@ class Memory:
             data = memoryview((folder / MEMORY).read_bytes())
         except OSError:
             return None
-        body, last = data[:-_LAST], data[-_LAST:]
+        body, last = data[:-_LAST], bytes(data[-_LAST:])
         if last != _last(_sum(body), commit):
             return None
         # A megabyte of paths that hardly any commit looks at: it is not made into objects.
