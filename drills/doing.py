@@ -91,6 +91,7 @@ class Running:
     kept: list[str] = field(default_factory=list)  # what the script says shall stay
     approvals: list[str] = field(default_factory=list)
     faults: int = 0
+    questions: int = 0  # that people were asked so far
 
     @property
     def dry(self) -> bool:
@@ -883,7 +884,13 @@ def _wait_for_people(
 ) -> None:
     """Wait for `muster drill approve`. Raises RefusedError for a no, and when time is up."""
     until = running.seconds() + step.within
-    asked: JsonObject = {"question": running.word(step.question), "people": step.people}
+    running.questions += 1
+    number = running.questions
+    asked: JsonObject = {
+        "question": running.word(step.question),
+        "people": step.people,
+        "number": number,
+    }
     running.journal.write({"event": "facts", "what": {"asked": asked}})
     running.equipment.tell(
         f"waiting up to {step.within:.0f} s for {step.people - len(names)} of "
@@ -893,6 +900,9 @@ def _wait_for_people(
     while len(names) < step.people:
         running.look_up()
         for answer in read_answers(running.journal.path):
+            # A yes to an earlier question is none to this one.
+            if answer.get("question") != number:
+                continue
             who, yes = text(answer, "who"), answer.get("yes") is True
             if running.drill.approvers and who not in running.drill.approvers:
                 continue
@@ -907,6 +917,7 @@ def _wait_for_people(
                     remedy="ask them before the drill, or raise `within`",
                 )
             running.equipment.clock.sleep(_TICK)
+    running.journal.write({"event": "facts", "what": {"asked": {}}})
 
 
 def _run(step: RunStep, running: Running) -> str:

@@ -134,11 +134,11 @@ def answers_of(journal: Path) -> Path:
     return journal.with_suffix(".answers")
 
 
-def answer(journal: Path, who: str, *, yes: bool) -> None:
-    """Answer a running drill; it is on the disk when this comes back."""
+def answer(journal: Path, who: str, *, question: int, yes: bool) -> None:
+    """Answer a running drill's question of that number; on the disk when this comes back."""
     descriptor = os.open(answers_of(journal), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(descriptor, orjson.dumps({"who": who, "yes": yes}) + b"\n")
+        os.write(descriptor, orjson.dumps({"who": who, "question": question, "yes": yes}) + b"\n")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -445,7 +445,7 @@ def clean(invocation: Invocation, run: str, sandbox: Path | None) -> int:
         invocation.show(*(safe(f"still there (kept, running or not cleaned): {i}") for i in left))
         if not cleaned and not left:
             invocation.show("nothing was left behind")
-    return Exit.FINDINGS if left and not cleaned else Exit.CLEAN
+    return Exit.FINDINGS if left else Exit.CLEAN
 
 
 @described(
@@ -480,12 +480,13 @@ def approve(invocation: Invocation, run: str, approver: str, yes: bool, no: bool
             )
         path = fitting[0]
         asked = read(path).facts.get("asked")
-        question = str(asked.get("question")) if isinstance(asked, dict) else ""
-        if not question:
+        question = str(asked.get("question") or "") if isinstance(asked, dict) else ""
+        number = asked.get("number") if isinstance(asked, dict) else None
+        if not question or not isinstance(number, int):
             raise NotFoundError("that drill asks nothing yet", where=str(path))
         invocation.say(f"{path.stem} asks: {question}")
         said = not no and invocation.confirm(question, yes=yes)
-        answer(path, approver.strip(), yes=said)
+        answer(path, approver.strip(), question=number, yes=said)
     if invocation.json:
         invocation.emit({"schema": SCHEMA, "run": path.stem, "approver": approver, "yes": said})
     else:

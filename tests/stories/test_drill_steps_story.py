@@ -337,6 +337,29 @@ def test_two_people_approve_in_time_and_one_of_them_is_not_enough(drill_site: Dr
     assert drill_site.drill("approve", "last", "--approver", "Bo", "--yes")[0] == 1
 
 
+def test_a_yes_to_one_question_is_none_to_the_next(drill_site: DrillSite) -> None:
+    later = "  - approve: and delete the primary?\n    within: 1s\n  - switch"
+    text = ASK.replace("now?\n", "now?\n    within: 60s\n").replace("  - switch", later, 1) + CHECK
+    drill_site.script("ask", text)
+    words = ["drill", "run", "ask", "--format", "json", "--config", str(drill_site.file)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "muster", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ},
+    )
+    deadline = time.monotonic() + 60
+    while drill_site.drill("approve", "last", "--approver", "Bo", "--yes")[0] != 0:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+    out, _ = process.communicate(timeout=60)
+    found = json.loads(out)
+    assert (process.returncode, found["verdict"]) == (2, "failed")
+    assert states(found)[:2] == ["done", "failed"]
+    assert "0 of 1 people" in found["steps"][1]["detail"]
+
+
 # -------------------------------------------------------------------------- bounds of a script
 
 
