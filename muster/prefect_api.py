@@ -33,7 +33,7 @@ from snapshots.model import Json, JsonObject
 
 HERE = "http://127.0.0.1:4200/api"
 RESULT = "muster-result"  # the type of the artifact that holds a verb's own JSON document
-_PATIENCE = 15.0  # seconds for one answer
+_PATIENCE = 60.0  # seconds for one answer, as Prefect's own client; a busy SQLite takes its time
 PAGE = 200  # lines of a log at once
 _FORM_TRIES = 40  # half seconds
 _BUSY = frozenset({429, 502, 503})
