@@ -337,6 +337,47 @@ class Checked:
         return not self.problems
 
 
+def check_in_vault(vault: Vault, text: str, signer: Signer | None, data: bytes = b"") -> Checked:
+    """Verify an evidence with nothing but the vault: hash, chain, copy, signature and verdict.
+
+    `text` is an id, the beginning of one, or "last"; `data` the file it came from, if any. Raises
+    NotFoundError.
+    """
+    paths = {p for p in vault.documents(f"{_VAULT}/") if p.endswith((".json", ".sig"))}
+    known: dict[str, Evidence] = {}
+    for path in sorted(p for p in paths if p.endswith(".json")):
+        found = opened(vault.read_document(path).data, path)
+        known[found.id] = found
+    problems: list[str] = []
+    if data:
+        evidence = opened(data, text)
+        if data != pretty(evidence.document):
+            problems.append("the file is not byte for byte as it was written")
+        there = known.get(evidence.id)
+        if there is None:
+            problems.append("the vault has no copy of it")
+        elif pretty(there.document) != pretty(evidence.document):
+            problems.append("it differs from the copy in the vault")
+    else:
+        ids = [id_ for id_ in known if id_ == text] or [i for i in known if i.startswith(text)]
+        if text == "last" and known:
+            ids = [list(_in_order(known))[-1].id]
+        if len(ids) != 1 or not text:
+            what = (
+                f"{'no' if not ids else 'more than one'} evidence in the vault is called {text!r}"
+            )
+            raise NotFoundError(what, where=vault.location, remedy="name it by its id")
+        evidence = known[ids[0]]
+    signature = ""
+    if (path := f"{_VAULT}/{evidence.id}.sig") in paths:
+        signature = vault.read_document(path).data.decode("utf-8", "replace")
+    problems = [*problems_of(evidence), *problems, *_chain_problems(known, evidence)]
+    seal = seal_of(pretty(evidence.document), signature, signer)
+    problems += [seal.problem] if seal.problem else []
+    judged = judge(evidence.document)
+    return Checked(evidence, judged.verdict.value, judged.reasons, seal, tuple(problems))
+
+
 def opened(data: bytes, where: str) -> Evidence:
     """Read an evidence's JSON. Raises InputError when it is none."""
     try:

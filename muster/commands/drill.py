@@ -360,25 +360,30 @@ def rehearse(
 def check(invocation: Invocation, evidence: str) -> int:
     """Verify an evidence: hash, chain, copies, signature, and the verdict from what was recorded.
 
-    EVIDENCE is an id, the beginning of one, "last", or a file.
+    EVIDENCE is an id, the beginning of one, "last", or a file. Where there is no ledger, the vault
+    alone is asked.
     """
-    from drills.evidence import EvidenceBook, GitSigner, opened
+    from drills.evidence import EvidenceBook, GitSigner, check_in_vault, opened
 
+    file, data = Path(evidence), b""
+    if evidence.endswith(".json") or file.is_file():
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"the evidence cannot be read: {error.strerror}", where=str(file)
+            ) from error
     with Wiring(invocation.settings(), invocation.environment) as wiring:
-        ledger = wiring.ledger()
-        book = EvidenceBook(ledger, wiring.vault())
-        file, data = Path(evidence), b""
-        if evidence.endswith(".json") or file.is_file():
-            try:
-                data = file.read_bytes()
-                found = opened(data, str(file))
-            except OSError as error:
-                raise InputError(
-                    f"the evidence cannot be read: {error.strerror}", where=str(file)
-                ) from error
+        try:
+            ledger = wiring.ledger()
+        except NotFoundError:
+            invocation.warn("there is no ledger here: only the vault's copies are compared")
+            signer = GitSigner(wiring.settings.file.parent)
+            checked = check_in_vault(wiring.vault(), evidence, signer, data)
         else:
-            found = book.find(evidence)
-        checked = book.check(found, GitSigner(ledger.path), data)
+            book = EvidenceBook(ledger, wiring.vault())
+            found = opened(data, str(file)) if data else book.find(evidence)
+            checked = book.check(found, GitSigner(ledger.path), data)
     if invocation.json:
         invocation.emit(
             {

@@ -450,7 +450,9 @@ def _drill_view(
     told = f"{real.verdict} {before(real.at, reading.now)}, RTO {span(real.rto)}"
     if real.objective_rto is not None:
         told += f" of {span(real.objective_rto)} promised"
-    if real.level is not Level.GOOD:
+    if real.problems:
+        told = f"said to have {told}, but its evidence does not hold"
+    elif real.level is not Level.GOOD:
         why = f"{real.verdict}: {real.reasons[0]}" if real.reasons else told
         reading.problem(
             real.level,

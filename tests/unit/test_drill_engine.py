@@ -21,7 +21,15 @@ from jsonschema import Draft202012Validator
 from drills import own
 from drills.checks import make as library
 from drills.doing import brought, merged, path_of, phases_of
-from drills.evidence import EvidenceBook, GitSigner, Sealed, opened, problems_of, sealed
+from drills.evidence import (
+    EvidenceBook,
+    GitSigner,
+    Sealed,
+    check_in_vault,
+    opened,
+    problems_of,
+    sealed,
+)
 from drills.evidence_page import page
 from drills.journal import RunJournal, read, unfinished
 from drills.judge import compared, distribution, judge, quantile
@@ -44,7 +52,7 @@ from drills.script import parse, shipped
 from drills.script import read as read_script
 from drills.verbs import Restored
 from snapshots.clock import SystemClock
-from snapshots.errors import InputError, LockedError
+from snapshots.errors import InputError, LockedError, NotFoundError
 from snapshots.ledger import Ledger
 from snapshots.model import JsonObject, pretty
 from snapshots.vault import open_vault
@@ -525,3 +533,24 @@ def test_a_signature_that_nobody_here_can_verify_is_not_called_verified_nor_brok
     subprocess.run([*key, "--unset", "user.signingkey"], check=True)
     unknown = book.check(book.find("last"), GitSigner(ledger))
     assert (unknown.seal.state, unknown.signed_by, unknown.whole) == (Sealed.NO_KEY, "", True)
+
+
+def test_with_the_vault_alone_evidence_is_checked_and_tampering_found(
+    book: EvidenceBook, tmp_path: Path
+) -> None:
+    first = book.keep(document(), None)
+    second = book.keep(document(id="20261122T110000Z-bbbbbb"), None)
+    vault = open_vault(str(tmp_path / "vault"), clock=SystemClock())
+    assert check_in_vault(vault, "last", None).evidence.id == second.id
+    assert check_in_vault(vault, first.id, None).whole
+    data = pretty(first.document)
+    assert check_in_vault(vault, "a.json", None, data).whole
+    forged = data.replace(b'"rto_seconds": 5', b'"rto_seconds": 4')
+    assert not check_in_vault(vault, "a.json", None, forged).whole
+    copy = tmp_path / "vault" / "evidence" / "drills" / f"{first.id}.json"
+    copy.chmod(0o600)
+    copy.write_bytes(pretty(sealed(document(rto_seconds=1), "").document))
+    assert any("chain is broken" in p for p in check_in_vault(vault, "last", None).problems)
+    with pytest.raises(NotFoundError):
+        check_in_vault(vault, "nowhere", None)
+    vault.close()
