@@ -52,6 +52,7 @@ _UNSUPPORTED: Final = frozenset(
         "MissingSubscriptionRegistration",
         "NoRegisteredProviderFound",
         "OperationNotSupported",
+        "SubscriptionNotRegistered",
         "UnsupportedApiVersion",
     }
 )
@@ -591,6 +592,9 @@ class _Taking:
         for wire in wires:
             id_ = str(wire.get("id") or "")
             name = kind.named(wire) or id_.rsplit("/", 1)[-1]
+            if kind.random_id and name != id_:
+                # Somebody's free text, which goes into keys, paths and gaps.
+                name = self.fingerprints.guard("", name)
             if not name or not kind.keeps(parent, wire):
                 continue
             found.setdefault(id_.lower() or name, (name, wire))
@@ -654,7 +658,9 @@ class _Taking:
         if not isinstance(error, RegionDownError):
             self.floor[_kind_of(task)] += isinstance(task, _Listing | _Catalogue)
         match task:
-            case _Listing(kind) if error.code in kind.absent_codes:
+            case _Listing(kind, parent) if error.code in kind.absent_codes and not self._was_there(
+                kind, parent
+            ):
                 return
             case _Listing(kind, parent) if (
                 isinstance(error, MissingError)
@@ -667,6 +673,17 @@ class _Taking:
                 self.doubts.append((task, error))
             case _:
                 self.gaps.append(self._gap(task, error))
+
+    def _was_there(self, kind: Kind, parent: Parent) -> bool:
+        """Whether the snapshot before had some of it: then no error code makes it absent."""
+        if self.before is None:
+            return False
+        depth = len(parent.path)
+        return any(
+            key.kind == kind.name and key.path[:depth] == parent.path
+            for known in (self.before.resources, self.before.stale)
+            for key in known
+        )
 
     def _gap(self, task: _Task, error: CloudError) -> Gap:
         detail = scrub(" ".join(error.what.split()))[:500]
@@ -725,7 +742,10 @@ class _Taking:
         if at not in self.relisted:
             match self._read(listing):
                 case _Listed(wires):
-                    self.relisted[at] = frozenset(str(w.get("id") or "").lower() for w in wires)
+                    named = listing.kind.named
+                    self.relisted[at] = frozenset(
+                        str(w.get("id") or named(w)).lower() for w in wires
+                    )
                 case _Failed(error):
                     self.relisted[at] = error
                 case _:

@@ -29,6 +29,9 @@ from typing import Protocol
 from snapshots.clock import Clock
 from snapshots.cloud.place import Limits, Place, Plane
 
+# An account's hosts differ after its subdomain: x.openai.azure.com, x.services.ai.azure.com.
+_OF_ACCOUNTS = frozenset({Plane.OPENAI, Plane.FOUNDRY})
+
 
 class Operation(StrEnum):
     """The type of operation a request is charged as."""
@@ -492,9 +495,12 @@ class Budget:
         return self._buckets[key]
 
     def _endpoint(self, charge: Charge) -> Bucket:
-        # A project shares the limit of its account.
+        # A project shares the limit of its account, and an account has several hosts.
         base = charge.place.base.lower().partition("/api/projects/")[0]
         host = base.partition("//")[2].rstrip("/")
+        if charge.place.plane in _OF_ACCOUNTS:
+            before, slash, last = host.rpartition("/")
+            host = f"{before}{slash}{last.partition('.')[0]}"
         key = ("endpoint", host)
         if key not in self._buckets:
             most = max(1, int(self._limits.endpoint_per_second))

@@ -49,6 +49,7 @@ Progress = Callable[[OperationProgress], None]
 _PERMISSIONS_VERSION = "2022-04-01"
 _GRAPH_PATH = "/providers/Microsoft.ResourceGraph/resources"
 _GRAPH_VERSION = "2021-03-01"
+_IDLE_PAGES = 100  # pages in a row that bring nothing new, before a listing is called damaged
 _GRAPH_PAGE = 1000  # rows: the most Resource Graph gives at once (azure-api.md D)
 
 _RETRY = frozenset({408, 429, 500, 502, 503, 504})
@@ -295,10 +296,22 @@ class Cloud:
             items = "data"
         url = self._url(place, path, params)
         seen = {url}
+        had: set[str | bytes] = set()
+        idle = 0
         while url:
             call = _Call(place, "GET", url, kind, dict(headers or {}), reads=True)
             answer = self._exchange(call)
             page = _page(answer.body, items, call)
+            # A link that is new each time can lead nowhere for ever.
+            before = len(had)
+            had.update(_identity(item) for item in page)
+            idle = idle + 1 if len(had) == before else 0
+            if idle > _IDLE_PAGES:
+                raise DamagedAnswerError(
+                    f"the listing goes on, and {idle} pages brought nothing new",
+                    where=call.where,
+                    remedy="try again; if it stays, report it to Azure with the request id",
+                )
             yield from page
             match cursor:
                 case Cursor.NEXT_LINK:
@@ -769,7 +782,8 @@ def _parse(answer: _Answered) -> Json:
     try:
         parsed: Json = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise WireFault(WireKind.CUT, f"not JSON: {error}", sent=True) from error
+        form = answer.headers.get("content-type", "").partition(";")[0].strip()
+        raise WireFault(WireKind.NOT_JSON, f"{form or 'no type'}, {error}", sent=True) from error
     return parsed
 
 
@@ -801,10 +815,23 @@ def _page(body: Json, items: str, call: _Call) -> list[JsonObject]:
     )
 
 
+def _identity(item: JsonObject) -> str | bytes:
+    """What tells an item of a listing from the others."""
+    found = item.get("id")
+    return found if isinstance(found, str) else orjson.dumps(item, option=orjson.OPT_SORT_KEYS)
+
+
 def _after(body: Json, page: list[JsonObject], call: _Call) -> str:
     """The cursor of the next page, "" when this was the last."""
-    if not isinstance(body, dict) or body.get("has_more") is not True:
+    more = body.get("has_more") if isinstance(body, dict) else None
+    if more is None or more is False:
         return ""
+    if more is not True or not isinstance(body, dict):
+        raise DamagedAnswerError(
+            "the listing does not say clearly whether there is more",
+            where=call.where,
+            remedy="try again; if it stays, report it to Azure with the request id",
+        )
     last = body.get("last_id")
     if not isinstance(last, str) or not last:
         last = page[-1].get("id") if page else None

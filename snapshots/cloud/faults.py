@@ -275,6 +275,7 @@ class WireKind(StrEnum):
     CONNECT = "connect"
     SILENCE = "silence"  # no answer in time
     CUT = "cut"  # the answer stopped before its end
+    NOT_JSON = "not-json"  # whole, or cut where nobody could tell, and no JSON
     OTHER = "other"
 
 
@@ -298,6 +299,12 @@ def broken(fault: WireFault, where: str, host: str, *, mutating: bool) -> CloudE
                 f"the answer from {host} stopped before its end.{doubt}",
                 where=where,
                 remedy="try again; a proxy or an unsteady network cuts connections",
+            )
+        case WireKind.NOT_JSON:
+            return DamagedAnswerError(
+                f"the answer from {host} is not JSON ({detail}).{doubt}",
+                where=where,
+                remedy="try again; a proxy or a sign-in page may answer in Azure's place",
             )
         case WireKind.TLS:
             remedy = (

@@ -66,7 +66,7 @@ ACCOUNT = Kind(
     ),
     path_of=_path,
     # Azure refuses to unregister a provider that still has resources: none is certain.
-    absent_codes=frozenset({"MissingSubscriptionRegistration"}),
+    absent_codes=frozenset({"MissingSubscriptionRegistration", "SubscriptionNotRegistered"}),
     fields=Fields(
         volatile=(
             "identity.tenantId",

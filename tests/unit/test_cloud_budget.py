@@ -343,6 +343,21 @@ def test_two_endpoints_do_not_share_a_window_and_a_project_shares_its_accounts()
     assert isinstance(budget.enter(other), Ticket)
 
 
+@pytest.mark.parametrize("base", ["https://{}.azure.com", "https://localhost:1/dp/{}"])
+def test_the_hosts_of_one_account_share_its_limit(base: str) -> None:
+    budget = Budget(StillClock(), Limits(endpoint_per_second=1))
+    place = base.format
+    openai = Charge(Place(Plane.OPENAI, base=place("one.openai")), Operation.READ)
+    project = place("One.services.ai") + "/api/projects/desk"
+    foundry = Charge(Place(Plane.FOUNDRY, base=project), Operation.READ)
+    other = Charge(Place(Plane.OPENAI, base=place("two.openai")), Operation.READ)
+    vault = Charge(Place(Plane.KEY_VAULT, base=place("one.vault")), Operation.READ)
+    assert isinstance(budget.enter(openai), Ticket)
+    assert isinstance(budget.enter(foundry), float)
+    assert isinstance(budget.enter(other), Ticket)
+    assert isinstance(budget.enter(vault), Ticket)
+
+
 def test_an_exhausted_user_quota_closes_resource_graph_until_it_resets() -> None:
     clock = StillClock()
     budget = Budget(clock, Limits())

@@ -552,6 +552,49 @@ def test_a_listing_that_runs_in_circles_is_damage(server: Server, cloud: Cloud) 
         list(cloud.list(data_place(server), "f", kind="k", cursor=Cursor.OPENAI_AFTER))
 
 
+def test_a_sign_in_page_in_azures_place_is_called_so(server: Server, cloud: Cloud) -> None:
+    page = Reply(200, raw=b"<html>Sign in, sk-thisisaverysecretkeyindeed123</html>",
+                 headers={"Content-Type": "text/html; charset=utf-8"})  # fmt: skip
+    server.always = lambda _: page
+    with pytest.raises(DamagedAnswerError, match=r"is not JSON \(.*html") as error:
+        list(cloud.list(ARM, f"{SUB}/x", params=V, kind="k"))
+    assert "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [[], [{"id": "/a"}]])
+def test_a_listing_that_goes_on_for_ever_with_nothing_new_is_damage(
+    server: Server, cloud: Cloud, value: list[Any]
+) -> None:
+    pages = iter(range(10_000))
+
+    def page(_request: Seen) -> Reply:
+        return Reply(200, {"value": value, "nextLink": f"{SUB}/x?page={next(pages)}"})
+
+    server.always = page
+    with pytest.raises(DamagedAnswerError, match="nothing new"):
+        list(cloud.list(ARM, f"{SUB}/x", params=V, kind="k"))
+    assert cloud.calls.snapshot().made < 110
+    # The control: many pages, each with one more, are a long listing.
+    numbers = iter(range(150))
+
+    def long(_request: Seen) -> Reply:
+        number = next(numbers)
+        link = f"{SUB}/x?page={number}" if number < 149 else None
+        return Reply(200, {"value": [{"id": f"/{number}"}], "nextLink": link})
+
+    server.always = long
+    assert len(list(cloud.list(ARM, f"{SUB}/x", params=V, kind="k"))) == 150
+
+
+@pytest.mark.parametrize("more", ["true", 1, {}, "no"])
+def test_a_listing_that_does_not_say_whether_there_is_more_is_damage(
+    server: Server, cloud: Cloud, more: Any
+) -> None:
+    server.always = lambda _: Reply(200, {"data": [{"id": "a"}], "has_more": more})
+    with pytest.raises(DamagedAnswerError, match="whether there is more"):
+        list(cloud.list(data_place(server), "f", kind="k", cursor=Cursor.OPENAI_AFTER))
+
+
 def test_a_page_that_fails_is_asked_again_and_not_the_pages_before(
     server: Server, cloud: Cloud
 ) -> None:

@@ -695,3 +695,40 @@ def test_what_a_projects_file_reached_is_found_along_store_and_agent() -> None:
     path = (SUB, "rg-ai", "one", "desk")
     store, agent = Key("project-vector-store", (*path, "knowledge")), Key("agent", (*path, "clerk"))
     assert found.reached(Key("project-file", (*path, "cases.jsonl"))) == (store, agent)
+
+
+@pytest.mark.parametrize("code", ["MissingSubscriptionRegistration", "SubscriptionNotRegistered"])
+def test_accounts_that_were_there_do_not_become_absent_by_an_error_code(code: str) -> None:
+    cloud = estate()
+    before = taken(cloud)
+    cloud.errors[ACCOUNTS.lower()] = CloudError("not registered", status=409, code=code)
+    after = taken(cloud, previous=before)
+    assert [gap.reason for gap in after.gaps] == [GapReason.UNSUPPORTED]
+    assert not {key for key in before.resources if key.kind == "account" and not after.hidden(key)}
+    # Where there never were any, the code says what it says.
+    assert not taken(cloud).gaps
+    assert not taken(cloud, previous=taken(CannedCloud({GROUPS: [group()]}))).gaps
+
+
+def test_a_secret_in_the_name_of_a_file_or_store_goes_nowhere() -> None:
+    secret = "sk-thisisaverysecretkeyindeed123"
+    v1 = f"{ENDPOINT}/openai/v1"
+    named: JsonObject = {"id": "vs_1", "name": f"kb sig={secret}", "file_counts": {"total": 0}}
+    cloud = CannedCloud(
+        {
+            ACCOUNTS: [account()],
+            f"{v1}/files": [file("file-1", f"{secret}.jsonl", 5, 1, "batch")],
+            f"{v1}/vector_stores": [named],
+        }
+    )  # the file's content is not there: a gap
+    snapshot = taken(cloud)
+    assert [key.kind for key in snapshot.resources if key.kind == "vector-store"]
+    assert snapshot.gaps or keys(snapshot, "file")
+    assert secret.encode() not in written(snapshot)
+    cloud.errors["/openai/v1/files/file-1/content"] = CloudError("Azure failed", status=500)
+    broken = taken(cloud)
+    assert [gap.key.kind for gap in broken.gaps] == ["file"]
+    assert secret.encode() not in written(broken)
+    # Two such names stay two things, and the same from one snapshot to the next.
+    cloud.listings[f"{v1}/files".lower()].append(file("file-2", f"{secret}4.jsonl", 5, 2, "x"))
+    assert keys(taken(cloud)) == keys(taken(cloud))
