@@ -58,8 +58,8 @@ _FORMULA = ("=", "+", "-", "@", "|", "%", "＝", "＋", "－", "＠", "\t", "\r"
 def audit_csv(report: AuditReport) -> bytes:
     """Give the table: UTF-8 without a mark, CRLF, every cell quoted, none of them a formula.
 
-    A finding has a row for each property (one without, when it came or went whole); then come gaps
-    and risks. `before` and `after` are JSON, empty where the property is not there.
+    A finding has a row for each property (one without, when it came or went whole); then come gaps,
+    risks, and how live state was read. `before` and `after` are JSON, empty where the property is not there.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -119,6 +119,17 @@ def _rows(report: AuditReport) -> Iterator[Mapping[str, str]]:
             "rules": risk.rule.id,
             "detail": risk.message,
         }
+    yield _basis(report)
+
+
+def _basis(report: AuditReport) -> Mapping[str, str]:
+    swept = f"last full sweep {words.iso(report.last_sweep) or 'never'}"
+    missed = words.may_miss(report)
+    return {
+        "row": "reading",
+        "when": words.iso(report.at),
+        "detail": f"{report.reading.mode.value}; {swept}" + (f"; {missed}" if missed else ""),
+    }
 
 
 def _finding(finding: Finding) -> Mapping[str, str]:

@@ -184,6 +184,7 @@ def _basis(report: AuditReport) -> list[tuple[str, str]]:
         ("Last full sweep", sweep),
         ("Calls", f"{words.calls(report)}, in {report.seconds:,.1f} s"),
         ("Activity Log", _log(report)),
+        ("May be missed", words.may_miss(report)),
         ("Scope", scope),
         ("Since", words.moment(report.since)),
     ]

@@ -40,6 +40,8 @@ def audit_junit(report: AuditReport, least: Severity = Severity.INFO) -> bytes:
                 ("baseline", report.baseline),
                 ("live", report.live),
                 ("last_sweep", words.iso(report.last_sweep)),
+                ("read", report.reading.mode.value),
+                ("may_miss", words.may_miss(report)),
                 ("calls", str(report.calls.made)),
                 ("ignored", str(report.ignored)),
                 ("muster", report.version),

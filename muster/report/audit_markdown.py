@@ -150,6 +150,8 @@ def _head(report: AuditReport, counted: Sequence[Finding]) -> str:
         f"last full sweep {sweep}; {words.plural(report.calls.made, 'call')} made."
     )
     lines += [basis, ""]
+    if missed := words.may_miss(report):
+        lines += [f"An incremental read: {missed}.", ""]
     if counted:
         lines += [
             "| | Finding | Resource | Class | Who | When (UTC) |",

@@ -83,6 +83,8 @@ def audit_sarif(report: AuditReport, limit: int = LIMIT) -> bytes:
             "baseline": words.visible(report.baseline),
             "live": words.visible(report.live),
             "lastSweep": words.iso(report.last_sweep),
+            "read": report.reading.mode.value,
+            "mayMiss": words.may_miss(report),
             "calls": report.calls.made,
             "gaps": len(report.gaps),
             "ignored": report.ignored,

@@ -12,6 +12,7 @@ from snapshots.audit.report_model import (
     AuditReport,
     Class,
     Finding,
+    Mode,
     PrincipalKind,
     RuleHit,
     Severity,
@@ -86,6 +87,19 @@ def moment(when: datetime | None) -> str:
 def iso(when: datetime | None) -> str:
     """Write a time for machines: RFC 3339, UTC; empty when it is not known."""
     return "" if when is None else when.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def may_miss(report: AuditReport) -> str:
+    """Say what an incremental read may not have seen; "" after a full sweep."""
+    how = report.reading
+    if how.mode is Mode.SWEEP:
+        return ""
+    late = f"changes after {moment(how.log_through)}" if how.log_through else "late changes"
+    return (
+        f"{late} may not be in Azure's log yet, and those of the data plane never are: the last "
+        f"full sweep was {age(report.sweep_age)}{' before this' if report.last_sweep else ''}; "
+        "--sweep reads everything now"
+    )
 
 
 def age(seconds: float | None) -> str:

@@ -297,7 +297,7 @@ class _Audit:
         self._tell_stories(changes)
         common = self._common(changes)
         many = self._baseline_moved()
-        found = _with_derived([self._finding(change, common, many=many) for change in changes])
+        found = with_derived([self._finding(change, common, many=many) for change in changes])
         found.sort(key=lambda f: (-f.severity.rank, f.ignored is not None, f.key.kind, f.key.path))
         return tuple(found)
 
@@ -656,7 +656,7 @@ class _Audit:
         return found
 
 
-def _with_derived(found: Sequence[Finding]) -> list[Finding]:
+def with_derived(found: Sequence[Finding]) -> list[Finding]:
     """Judge an account's list of projects by the projects that came and went, not by itself."""
     projects: dict[tuple[str, ...], list[Finding]] = {}
     for finding in found:

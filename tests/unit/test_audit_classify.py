@@ -10,7 +10,17 @@ import pytest
 from snapshots.audit.attribute import Window
 from snapshots.audit.classify import Part, Verdict, classify
 from snapshots.audit.planned import Plans, parse_plans
-from snapshots.audit.report_model import Attribution, Class, Confidence, PrincipalKind
+from snapshots.audit.report_model import (
+    Attribution,
+    Class,
+    Confidence,
+    Finding,
+    LedgerPlace,
+    PrincipalKind,
+    PropertyFinding,
+    Severity,
+)
+from snapshots.audit.run import with_derived
 from snapshots.model import (
     MISSING,
     Change,
@@ -160,3 +170,43 @@ def test_what_could_not_be_read_has_no_class() -> None:
     gap = Gap(KEY, GapReason.FAILED, "500")
     unread = Change(ChangeType.UNKNOWN, KEY, Resource(KEY, "/x", {}), None, gap=gap)
     assert classed(unread, BO) is Class.UNKNOWN
+
+
+def finding_of(kind: str, change: ChangeType, class_: Class, *paths: str) -> Finding:
+    key = Key(kind, ("sub", "rg", "account", *(("desk",) if kind == "project" else ())))
+    return Finding(
+        id=kind,
+        fingerprint="",
+        key=key,
+        kind=kind,
+        kind_title=kind,
+        change=change,
+        resource_id="/x",
+        paths=tuple(PropertyFinding(path, 1, 2) for path in paths),
+        class_=class_,
+        severity=Severity.LOW,
+        rules=(),
+        attribution=NOBODY,
+        reasons=("its own",),
+        place=LedgerPlace("", ""),
+        first_seen=NOW,
+        window=(None, NOW),
+        ticket="CHG-7" if kind == "project" else "",
+    )
+
+
+def test_a_planned_project_leaves_no_unplanned_account_behind() -> None:
+    project = finding_of("project", ChangeType.ADDED, Class.PLANNED)
+    listed = "/properties/associatedProjects/0"
+    account = finding_of("account", ChangeType.CHANGED, Class.UNPLANNED, listed)
+    _, derived = with_derived([project, account])
+    assert derived.class_ is Class.PLANNED
+    assert derived.severity is Severity.INFO
+    assert derived.ticket == "CHG-7"
+    assert "project desk was added" in derived.reasons[0]
+    # Whatever else changed in the account, and a list without its project, is judged by itself.
+    more = finding_of("account", ChangeType.CHANGED, Class.UNPLANNED, listed, "/tags/a")
+    assert with_derived([project, more])[1] == more
+    edited = finding_of("project", ChangeType.CHANGED, Class.PLANNED, "/properties/description")
+    assert with_derived([edited, account])[1] == account
+    assert with_derived([account]) == [account]

@@ -29,7 +29,7 @@ from muster.report.audit_html import audit_html, sides
 from muster.report.audit_junit import audit_junit
 from muster.report.audit_markdown import LIMIT, audit_markdown
 from muster.report.audit_sarif import audit_sarif, line_of, message
-from snapshots.audit.report_model import AuditReport, Class, PropertyFinding, Severity
+from snapshots.audit.report_model import AuditReport, Class, Mode, PropertyFinding, Severity
 from snapshots.audit.texts import sound
 from snapshots.errors import InputError
 from snapshots.model import (
@@ -377,11 +377,22 @@ def test_a_clean_audit_and_one_without_a_baseline_differ(format_: ReportFormat) 
     first = dataclasses.replace(clean, baseline="", baseline_at=None, last_sweep=None)
     assert FAULTS[format_](write(clean, format_)) == []
     assert FAULTS[format_](write(first, format_)) == []
-    if format_ is not ReportFormat.CSV:  # a table without rows says neither
-        assert write(clean, format_) != write(first, format_)
+    assert write(clean, format_) != write(first, format_)
     if format_ in (ReportFormat.HTML, ReportFormat.MARKDOWN, ReportFormat.JUNIT):
         assert b"muster approve --all --reason" in write(first, format_)
         assert b"muster approve --all" not in write(clean, format_)
+
+
+@pytest.mark.parametrize("format_", ReportFormat)
+def test_every_format_says_what_an_incremental_read_may_miss(format_: ReportFormat) -> None:
+    made = report()
+    made = dataclasses.replace(
+        made, reading=dataclasses.replace(made.reading, mode=Mode.INCREMENTAL)
+    )
+    swept = dataclasses.replace(made, reading=dataclasses.replace(made.reading, mode=Mode.SWEEP))
+    words = b'"mode": "incremental"' if format_ is ReportFormat.JSON else b"data plane"
+    assert words in write(made, format_)
+    assert words not in write(swept, format_)
 
 
 # ---------------------------------------------------------------------------------------- words
@@ -701,7 +712,7 @@ def test_csv_has_a_row_a_property_with_values_as_json() -> None:
                 text = row[name].removeprefix("'")
                 told = json.loads(text) if text else MISSING
                 assert told == value or (told is MISSING and value is MISSING)
-    assert [row["row"] for row in found[-3:]] == ["gap", "gap", "risk"]
+    assert [row["row"] for row in found[-4:]] == ["gap", "gap", "risk", "reading"]
 
 
 def test_csv_names_who_changed_a_single_property_where_that_is_known() -> None:
