@@ -59,7 +59,8 @@ def audit_csv(report: AuditReport) -> bytes:
     """Give the table: UTF-8 without a mark, CRLF, every cell quoted, none of them a formula.
 
     A finding has a row for each property (one without, when it came or went whole); then come gaps,
-    risks, and how live state was read. `before` and `after` are JSON, empty where the property is not there.
+    risks, and how live state was read. `before` and `after` are JSON, empty where the property is
+    not there.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")

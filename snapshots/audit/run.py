@@ -669,6 +669,7 @@ def with_derived(found: Sequence[Finding]) -> list[Finding]:
             not causes
             or finding.change is not ChangeType.CHANGED
             or not all(path.path.startswith(OF_PROJECTS) for path in finding.paths)
+            or not _listed(finding) <= {cause.key.name.lower() for cause in causes}
         ):
             told.append(finding)
             continue
@@ -685,6 +686,19 @@ def with_derived(found: Sequence[Finding]) -> list[Finding]:
             )
         )
     return told
+
+
+def _listed(finding: Finding) -> set[str]:
+    """Give the names that came into an account's list of projects, or left it."""
+    names: set[str] = set()
+    for path in finding.paths:
+        if path.path.startswith(OF_PROJECTS[0]):
+            for value in (path.before, path.after):
+                if not isinstance(value, Missing):
+                    names |= {
+                        str(v).lower() for v in (value if isinstance(value, list) else [value])
+                    }
+    return names
 
 
 # ------------------------------------------------------------------------------- small things

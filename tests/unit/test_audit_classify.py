@@ -172,7 +172,9 @@ def test_what_could_not_be_read_has_no_class() -> None:
     assert classed(unread, BO) is Class.UNKNOWN
 
 
-def finding_of(kind: str, change: ChangeType, class_: Class, *paths: str) -> Finding:
+def finding_of(
+    kind: str, change: ChangeType, class_: Class, *paths: str, named: str = "desk"
+) -> Finding:
     key = Key(kind, ("sub", "rg", "account", *(("desk",) if kind == "project" else ())))
     return Finding(
         id=kind,
@@ -182,7 +184,7 @@ def finding_of(kind: str, change: ChangeType, class_: Class, *paths: str) -> Fin
         kind_title=kind,
         change=change,
         resource_id="/x",
-        paths=tuple(PropertyFinding(path, 1, 2) for path in paths),
+        paths=tuple(PropertyFinding(path, MISSING, named) for path in paths),
         class_=class_,
         severity=Severity.LOW,
         rules=(),
@@ -210,3 +212,5 @@ def test_a_planned_project_leaves_no_unplanned_account_behind() -> None:
     edited = finding_of("project", ChangeType.CHANGED, Class.PLANNED, "/properties/description")
     assert with_derived([edited, account])[1] == account
     assert with_derived([account]) == [account]
+    other = finding_of("account", ChangeType.CHANGED, Class.UNPLANNED, listed, named="other")
+    assert with_derived([project, other])[1] == other
