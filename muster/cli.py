@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import io
+import itertools
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
@@ -23,7 +27,7 @@ from muster.runlog import RunLog
 from snapshots.errors import MusterError
 
 if TYPE_CHECKING:
-    from snapshots.model import Json
+    from snapshots.model import Json, JsonObject
 
 
 class Entry(NamedTuple):
@@ -201,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     invocation = Invocation()
     with contextlib.suppress(ValueError, AttributeError):  # no such signal, or not the main thread
         signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     log = invocation.log = RunLog(
         invocation.environment.log,
@@ -209,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     log.write("started", {"version": __version__})
     began = time.monotonic()
-    code = _run(arguments, invocation)
+    told = _Told(invocation, arguments, log.command)
+    code = _run(arguments, told)
     seconds = round(time.monotonic() - began, 3)
     log.write(
         "ended", {"exit_code": int(code), "seconds": seconds}, severity=_SEVERITY.get(code, "WARN")
@@ -220,30 +227,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()
+    except OSError as full:
+        _drop_stdout()
+        if code != Exit.ERROR:  # else one was told already
+            _complain(f"error: what was to be shown was not written: {full.strerror}")
+        return Exit.ERROR
     return code
 
 
-def _run(argv: list[str], invocation: Invocation) -> int:
+def _run(argv: list[str], told: _Told) -> int:
+    invocation = told.invocation
     try:
         result = front.main(args=argv, prog_name="muster", standalone_mode=False, obj=invocation)
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted: what was finished is kept, nothing is half done; run it again")
-        return Exit.INTERRUPTED
-    except click.NoSuchOption as error:
-        return _usage(error)
+        what = "interrupted: what was finished is kept, nothing is half done; run it again"
+        return told.end(Exit.INTERRUPTED, "interrupted", what, prefix="")
     except click.UsageError as error:
-        return _usage(error)
+        remedy = f"see `{error.ctx.command_path} --help`" if error.ctx is not None else ""
+        return told.end(Exit.ERROR, "usage", error.format_message(), remedy=remedy)
     except click.ClickException as error:
-        _complain(f"error: {error.format_message()}")
-        return Exit.ERROR
+        return told.end(Exit.ERROR, "usage", error.format_message())
     except MusterError as error:
-        _complain(_words(error, invocation))
-        told: dict[str, Json] = {"what": error.what, "where": error.where, "remedy": error.remedy}
-        invocation.log.write("error", told, severity="ERROR")
-        _debug_log(error, invocation, always=False)
-        return Exit.ERROR
+        code = told.end(
+            Exit.ERROR, kind_of(error), error.what, where=error.where, remedy=error.remedy
+        )
+        _debug_log(error, invocation)
+        return code
     except BrokenPipeError:
         _drop_stdout()
         return Exit.CLEAN  # who reads has seen enough
@@ -251,45 +262,88 @@ def _run(argv: list[str], invocation: Invocation) -> int:
         _drop_stdout()
         return done.code if isinstance(done.code, int) else Exit.ERROR
     except Exception as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
-        words = _internal(error, invocation)
-        _complain(words)
-        invocation.log.write("error", {"what": words}, severity="ERROR")
-        return Exit.ERROR
+        return _unexpected(error, told)
     return int(result) if isinstance(result, int) else Exit.CLEAN
 
 
-def _words(error: MusterError, invocation: Invocation) -> str:
-    return _scrub(f"error: {error}", invocation)
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How a run that ends with an error tells it: to people, to the log, and to machines."""
+
+    invocation: Invocation
+    arguments: Sequence[str]
+    command: str
+
+    @property
+    def json(self) -> bool:
+        """Whether JSON was asked for; a line that is wrong may never have been read as a whole."""
+        words = [*self.arguments]
+        words = words[: words.index("--")] if "--" in words else words
+        asked = "--format=json" in words or ("--format", "json") in itertools.pairwise(words)
+        return asked or self.invocation.json
+
+    def end(
+        self,
+        code: Exit,
+        kind: str,
+        what: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        prefix: str = "error: ",
+    ) -> Exit:
+        """Say it once, scrubbed: on stderr, in the log, and as the document that was asked for."""
+        what, where, remedy = (_scrub(part, self.invocation) for part in (what, where, remedy))
+        _complain(prefix + str(MusterError(what, where=where, remedy=remedy)))
+        if code is not Exit.INTERRUPTED:
+            facts: dict[str, Json] = {"what": what, "where": where, "remedy": remedy}
+            self.invocation.log.write("error", facts, severity="ERROR")
+        if self.json and not self.invocation.emitted:
+            document: JsonObject = {
+                "schema": "muster/error/1",
+                "command": self.command,
+                "exit_code": int(code),
+                "kind": kind,
+                "what": safe_lines(what),
+                "where": safe_lines(where),
+                "remedy": safe_lines(remedy),
+            }
+            try:
+                self.invocation.emit(document)
+            except BrokenPipeError:
+                _drop_stdout()
+            except OSError as full:
+                _complain(f"warning: the answer was not written: {full.strerror}")
+        return code
 
 
-def _usage(error: click.UsageError) -> int:
-    lines = [f"error: {error.format_message()}"]
-    if error.ctx is not None:
-        lines.append(f"  next:  see `{error.ctx.command_path} --help`")
-    _complain("\n".join(lines))
-    return Exit.ERROR
+def kind_of(error: MusterError) -> str:
+    """Name an error of the tree in snapshots/errors.py as machines read it: not-found, denied."""
+    for each in type(error).__mro__:
+        if each.__module__ == MusterError.__module__ and each is not MusterError:
+            return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", each.__name__.removesuffix("Error")).lower()
+    return "error"
 
 
-def _internal(error: Exception, invocation: Invocation) -> str:
+def _unexpected(error: Exception, told: _Told) -> Exit:
+    """Tell what no command foresaw: the machine's own limits, or a mistake of muster's."""
     if isinstance(error, MemoryError):
-        return "error: this machine has no memory left\n  next:  lower [snapshot] concurrency"
+        what, remedy = "this machine has no memory left", "lower [snapshot] concurrency"
+        return told.end(Exit.ERROR, "system", what, remedy=remedy)
     if isinstance(error, OSError) and error.strerror:
-        where = f"\n  where: {error.filename}" if error.filename else ""
-        return _scrub(
-            f"error: {error.strerror.lower()}{where}\n  next:  check the path, its permissions and "
-            "the space left",
-            invocation,
-        )
-    log = _debug_log(error, invocation, always=False)
-    name = type(error).__name__
-    told = _scrub(str(error).split("\n")[0][:200], invocation)
-    where = f"details are in {log}" if log else "set MUSTER_DEBUG=1 to get details in a file"
-    return f"internal error {name}: {told}\n  next:  {where}"
+        where = str(error.filename) if error.filename else ""
+        remedy = "check the path, its permissions and the space left"
+        return told.end(Exit.ERROR, "system", error.strerror.lower(), where=where, remedy=remedy)
+    log = _debug_log(error, told.invocation)
+    first = str(error).split("\n", maxsplit=1)[0][:200]
+    what = f"internal error {type(error).__name__}: {first}"
+    remedy = f"details are in {log}" if log else "set MUSTER_DEBUG=1 to get details in a file"
+    return told.end(Exit.ERROR, "internal", what, remedy=remedy, prefix="")
 
 
-def _debug_log(error: Exception, invocation: Invocation, *, always: bool) -> Path | None:
+def _debug_log(error: Exception, invocation: Invocation) -> Path | None:
     """Write the traceback, scrubbed, to a file of ours, and say where; only under MUSTER_DEBUG."""
-    if not (invocation.environment.debug or always):
+    if not invocation.environment.debug:
         return None
     import traceback
 

@@ -43,7 +43,6 @@ from snapshots.steps import StepState
 if TYPE_CHECKING:
     from snapshots.apply import Happened
     from snapshots.gates import GateResult
-    from snapshots.ledger import Ledger
     from snapshots.records import Records
     from snapshots.restore import Prepared
     from snapshots.restore import Restored as Done
@@ -478,30 +477,6 @@ def versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), "system": platform.system()}
 
 
-def found_ledger(wiring: Wiring, tell: Callable[[str], None]) -> Ledger:
-    """Open the ledger; where there is none, build it from the newest bundle of the vault.
-
-    Raises NotFoundError when the vault has none either.
-    """
-    from snapshots.ledger import Ledger
-
-    try:
-        return wiring.ledger()
-    except NotFoundError as lacking:
-        chosen = wiring.settings.ledger
-        with tempfile.TemporaryDirectory(prefix="muster-drill-") as folder:
-            bundle = Path(folder) / "ledger.bundle"
-            try:
-                name = wiring.vault().fetch_bundle(bundle)
-            except NotFoundError:
-                raise lacking from None
-            tell(f"there is no ledger: building it from {name} of the vault")
-            Ledger.from_bundle(
-                bundle, chosen.path, remote=chosen.remote, clock=wiring.clock, version=__version__
-            ).close()
-        return wiring.ledger()
-
-
 def equipment(
     wiring: Wiring,
     *,
@@ -527,7 +502,7 @@ def equipment(
     tell = tell or (lambda _text: None)
     # Who answers beforehand with --yes is, when no other name is given, who is logged in.
     named = approver or (pwd.getpwuid(os.getuid()).pw_name if yes else "")
-    ledger = found_ledger(wiring, tell)
+    ledger = wiring.ledger()
     return Equipment(
         estate=settings.estate.name,
         version=__version__,

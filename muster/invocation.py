@@ -64,6 +64,7 @@ class Invocation:
     color: bool = True
     terminal: bool | None = None  # None: whatever stderr is
     log: RunLog = field(default_factory=RunLog)
+    emitted: bool = False  # whether stdout has its document already
     _settings: Settings | None = None
 
     @property
@@ -86,7 +87,14 @@ class Invocation:
         """Write the one JSON document of this run to stdout."""
         from snapshots.model import pretty
 
-        click.echo(pretty(document).decode(), nl=False)
+        self.write(pretty(document))
+
+    def write(self, document: str | bytes) -> None:
+        """Write the one document of this run to stdout: as UTF-8, whatever the locale says."""
+        self.emitted = True
+        data = document if isinstance(document, bytes) else document.encode()
+        has_bytes = hasattr(sys.stdout, "buffer")
+        click.echo(data if has_bytes else data.decode(), nl=False)
 
     def say(self, text: str) -> None:
         """Tell a person something that is not the result: to stderr, unless --quiet."""

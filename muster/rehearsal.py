@@ -28,7 +28,7 @@ from drills.run import Options, Ran
 from drills.run import run as run_drill
 from muster import __version__
 from muster.commands.init import read_ready
-from muster.drilling import SandboxControl, equipment, found_ledger, versions
+from muster.drilling import SandboxControl, equipment, versions
 from muster.invocation import Invocation
 from muster.settings import (
     CredentialKind,
@@ -214,7 +214,7 @@ def rehearse(drill: Drill, plan: Plan, real: Wiring, invocation: Invocation) -> 
     folder = Path(tempfile.mkdtemp(prefix="muster-rehearsal-"))
     snapshot = Snapshot(real.settings.estate.name, started, __version__, {})
     if not plan.estate:
-        ledger = found_ledger(real, invocation.say)
+        ledger = real.ledger()
         snapshot = ledger.load(ledger.resolve(plan.snapshot)) if plan.snapshot else ledger.load()
     runs = _Runs(drill, plan, real, invocation, snapshot)
     try:

@@ -502,7 +502,9 @@ _SECRET_NAMES = re.compile(
 )
 _SECRET_VALUES = re.compile(
     r"accountkey=|sharedaccesskey=|[?&]sig=|-----BEGIN |\beyJ[A-Za-z0-9_-]{10,}\.|"
-    r"\b[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{31,}|://[^/@\s:]+:[^/@\s]+@",
+    r"\b[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{31,}|://[^/@\s:]+:[^/@\s]+@|"
+    # An access token needs no password beside it.
+    r"://(gh[a-z]_|github_pat_|glpat-)[^/@\s]*@|://[^/@\s:.-]{30,}@",
     re.IGNORECASE,
 )
 

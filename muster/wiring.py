@@ -42,11 +42,17 @@ class Wiring:
     """Everything one configuration names, each opened once, on demand; closed together."""
 
     def __init__(
-        self, settings: Settings, environment: Environment, *, clock: Clock | None = None
+        self,
+        settings: Settings,
+        environment: Environment,
+        *,
+        clock: Clock | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.environment = environment
         self.clock: Clock = clock or SystemClock()
+        self._tell = tell  # of what was done unasked: a lost ledger that was made again
         self._open = ExitStack()
         self._cloud: Cloud | None = None
         self._clouds: dict[str, Cloud] = {}  # of other tenants
@@ -134,12 +140,22 @@ class Wiring:
         return tenant, Credential(identity, chosen.client_id)
 
     def ledger(self, *, create: bool = False) -> Ledger:
-        """The Git repository; with `create`, made when nothing is there."""
+        """The Git repository; one that is lost is made again from the vault.
+
+        With `create`, an empty one is made when the vault has none either.
+        """
         if self._ledger is None:
             from snapshots.ledger import Ledger
 
             chosen = self.settings.ledger
-            try:
+            if chosen.path.is_symlink() and not chosen.path.exists():
+                raise NotFoundError(
+                    "the ledger is a link that leads nowhere",
+                    where=str(chosen.path),
+                    remedy="mend or remove the link, or correct [ledger] path",
+                )
+            made = None if chosen.path.exists() else self._ledger_again(create=create)
+            if made is None:
                 self._ledger = Ledger.open(
                     chosen.path,
                     remote=chosen.remote,
@@ -147,14 +163,51 @@ class Wiring:
                     version=__version__,
                     create=create,
                 )
-            except NotFoundError as error:
-                raise NotFoundError(
-                    "there is no ledger yet",
-                    where=str(chosen.path),
-                    remedy="take a snapshot first: `muster snapshot`",
-                ) from error
+            else:
+                self._ledger = made
             self._open.callback(self._ledger.close)
         return self._ledger
+
+    def _ledger_again(self, *, create: bool) -> Ledger | None:
+        """Make a lost ledger again from the vault's bundles: in a disaster it is the first to go.
+
+        Nothing is made, None given, where the vault has none of this estate and `create` is said.
+        """
+        from snapshots.bundles import ledger_from
+        from snapshots.errors import MissingError, MusterError
+        from snapshots.ledger import Ledger
+
+        chosen, estate = self.settings.ledger, self.settings.estate.name
+        why = f"the vault {self.settings.vault.url} has no bundle of it either"
+        try:
+            name = ledger_from(
+                self.vault(),
+                chosen.path,
+                estate=estate,
+                remote=chosen.remote,
+                clock=self.clock,
+                version=__version__,
+            )
+        except MissingError:  # no container yet: nothing was kept
+            name = ""
+        except MusterError as error:
+            if create:
+                raise
+            name, why = "", f"the vault could not be asked for it: {error.what} ({error.where})"
+        if name:
+            if self._tell is not None:
+                self._tell(f"there is no ledger here: it was made again from {name} of the vault")
+            return Ledger.open(
+                chosen.path, remote=chosen.remote, clock=self.clock, version=__version__
+            )
+        if create:
+            return None
+        raise NotFoundError(
+            f"there is no ledger yet, and {why}",
+            where=str(chosen.path),
+            remedy="take a snapshot first: `muster snapshot`; or correct [ledger] path, "
+            f"[vault] url or the name of the estate, which is {estate!r}",
+        )
 
     def vault(self) -> Vault:
         """The Blob container or folder."""

@@ -66,7 +66,7 @@ def command(
             "say which findings are approved",
             remedy="name findings, or --all for all of them (never both)",
         )
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger, now = wiring.ledger(), wiring.clock.now()
         approval = Approval(decider(by), reason, ticket, until(expires, now))
         if everything and approved_state(ledger) is None:

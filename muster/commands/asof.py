@@ -28,7 +28,7 @@ def command(invocation: Invocation, when: datetime, key: str | None) -> int:
     """
     from muster.commands.states import show_resource, show_state
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger = wiring.ledger()
         commit = ledger.asof(when).commit
         if key is None:

@@ -91,7 +91,7 @@ def command(
         )
     wanted = [ReportFormat(name) for name in chosen]
     least = Severity(fail_on) if fail_on else Severity.INFO
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         report = run_audit(wiring, invocation, Wishes(scope=scopes, since=since, sweep=sweep))
     invocation.observe("audit", lambda: json.loads(audit_json.write(report)))
     if output is not None:
@@ -100,7 +100,7 @@ def command(
     elif chosen == ("text",):
         invocation.show(*lines(report))
     else:
-        click.echo(write(report, wanted[0], least=least), nl=False)
+        invocation.write(write(report, wanted[0], least=least))
     if output is not None or chosen != ("text",):
         for warning in report.warnings:
             invocation.warn(warning)

@@ -27,7 +27,7 @@ def command(invocation: Invocation, key: str) -> int:
     from snapshots.audit.history import blame
     from snapshots.ledger import LIVE
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger = wiring.ledger()
         found = ledger.find(LIVE, key)
         lines = blame(ledger, found)

@@ -52,7 +52,7 @@ def command(invocation: Invocation, snapshot: str) -> int:
     from muster.report import documents
     from muster.report.terminal import GAP_COLUMNS, gap_rows, moment, plural, table, text
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         state = wiring.ledger().load(wiring.ledger().resolve(snapshot))
     rows = covered(state)
     totals = {r: sum(row.count for row in rows if row.recovery is r) for r in Recovery}

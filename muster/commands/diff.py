@@ -31,7 +31,7 @@ def command(invocation: Invocation, a: str, b: str, exit_code: bool) -> int:
     from snapshots.compare import compare
     from snapshots.model import ChangeType
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger = wiring.ledger()
         before, after = ledger.load(ledger.resolve(a)), ledger.load(ledger.resolve(b))
     changes = list(compare(before, after, list_identity))

@@ -41,7 +41,7 @@ def list_(invocation: Invocation) -> int:
     from drills.script import available
     from muster.drilling import own_scripts
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         last: dict[str, JsonObject] = {}
         try:
             for evidence in EvidenceBook(wiring.ledger(), None).all():
@@ -89,7 +89,7 @@ def show(invocation: Invocation, name: str) -> int:
     from drills.script import available
     from muster.drilling import own_scripts
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         known = available(own_scripts(wiring))
         if name in known:
             drill = read_drill(known[name])
@@ -159,7 +159,7 @@ def run(
     from drills.script import find
     from muster.drilling import equipment, own_scripts
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         drill = read_drill(find(name, own_scripts(wiring)), given_of(set_))
         ran = run_drill(
             drill,
@@ -328,7 +328,7 @@ def rehearse(
 
     if snapshot and estate:
         raise click.UsageError("--from and --estate exclude each other")
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         drill = read_drill(find(name, own_scripts(wiring)), given_of(set_))
         plan = Plan(
             runs=runs,
@@ -373,14 +373,13 @@ def check(invocation: Invocation, evidence: str) -> int:
             raise InputError(
                 f"the evidence cannot be read: {error.strerror}", where=str(file)
             ) from error
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
-        try:
-            ledger = wiring.ledger()
-        except NotFoundError:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
+        if not wiring.settings.ledger.path.exists():  # who checks evidence makes no ledger
             invocation.warn("there is no ledger here: only the vault's copies are compared")
             signer = GitSigner(wiring.settings.file.parent)
             checked = check_in_vault(wiring.vault(), evidence, signer, data)
         else:
+            ledger = wiring.ledger()
             book = EvidenceBook(ledger, wiring.vault())
             found = opened(data, str(file)) if data else book.find(evidence)
             checked = book.check(found, GitSigner(ledger.path), data)
@@ -429,7 +428,7 @@ def clean(invocation: Invocation, run: str, sandbox: Path | None) -> int:
     from drills.run import settle, sweep_expired, unsettled
     from muster.drilling import equipment
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         tools = equipment(wiring, sandbox=sandbox, tell=invocation.say)
         if run and not any(id_.startswith(run) for id_ in unsettled(tools)):
             raise NotFoundError(
@@ -474,7 +473,7 @@ def approve(invocation: Invocation, run: str, approver: str, yes: bool, no: bool
 
     if yes and no:
         raise click.UsageError("--yes and --no exclude each other")
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         waiting = list(unfinished(state_folder(wiring)))
         fitting = [p for p in waiting if p.stem.startswith(run)] if run != "last" else waiting[-1:]
         if len(fitting) != 1:

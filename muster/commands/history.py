@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @click.command("history", cls=Command)
 @click.argument("key")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many changes.")
+@click.option("--limit", type=click.IntRange(1, 10**9), help="Only the newest so many changes.")
 @click.pass_obj
 def command(invocation: Invocation, key: str, limit: int | None) -> int:
     """Tell every change of one resource: what, when, by whom, and when it was approved.
@@ -34,7 +34,7 @@ def command(invocation: Invocation, key: str, limit: int | None) -> int:
     from snapshots.audit.history import history
     from snapshots.model import ChangeType
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger = wiring.ledger()
         found = find(ledger, key)
         steps = history(ledger, found)[: limit or None]

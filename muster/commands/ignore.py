@@ -38,7 +38,7 @@ def command(
     from muster.report.terminal import moment
     from snapshots.audit.approve import Approval, ignore
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger, now = wiring.ledger(), wiring.clock.now()
         approval = Approval(decider(by), reason, ticket, until(expires, now))
         picked = chosen(reported(ledger, now), findings)

@@ -37,7 +37,7 @@ def command(invocation: Invocation, key: str, at: str) -> int:
     from snapshots.kinds import KINDS
     from snapshots.lineage import graph
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger = wiring.ledger()
         commit = ledger.resolve(at)
         snapshot = ledger.load(commit)

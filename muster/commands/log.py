@@ -18,7 +18,7 @@ from muster.wiring import Wiring
     "muster log --branch baseline",
 )
 @click.command("log", cls=Command)
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=None, help="At most so many.")
+@click.option("--limit", "-n", type=click.IntRange(1, 10**9), default=None, help="At most so many.")
 @click.option("--since", type=MOMENT, help="Not older: 2026-11-22, 2026-11-22T10:00Z, 7d.")
 @click.option("--until", type=MOMENT, help="Not newer.")
 @click.option(
@@ -40,7 +40,7 @@ def command(
     from muster.report import documents
     from muster.report.terminal import moment, span, table, text
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         entries = list(wiring.ledger().log(limit, since, until, ref=branch))
     if invocation.json:
         invocation.emit(

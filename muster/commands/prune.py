@@ -53,7 +53,7 @@ def command(
     policy = Retention(chosen.hourly, chosen.daily, chosen.weekly, chosen.monthly)
     if not any((policy.hourly, policy.daily, policy.weekly, policy.monthly)):
         raise InputError("this retention keeps nothing", remedy="let one of the four be 1 or more")
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger, vault = wiring.ledger(), wiring.vault()
         found = prune(ledger, vault, policy)
         gone = bool(found.plan.dropped or found.sweep.condemned or found.sweep.removed)

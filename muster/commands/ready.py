@@ -44,7 +44,7 @@ def command(invocation: Invocation, chosen: tuple[str, ...], everything: bool, s
     from muster.verbs.ready import assess, document, exit_code
 
     with (
-        Wiring(invocation.settings(), invocation.environment) as wiring,
+        Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring,
         ProgressLine(invocation) as line,
     ):
         found = assess(wiring, chosen, tell=line.tell)

@@ -72,7 +72,7 @@ def command(
     """
     settings = invocation.settings()
     chosen = chosen_pairs(settings.estate.pairs, pairs)
-    with Wiring(settings, invocation.environment) as wiring:
+    with Wiring(settings, invocation.environment, tell=invocation.warn) as wiring:
         results = [
             _one(
                 invocation,

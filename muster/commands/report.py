@@ -77,7 +77,7 @@ def _make(
     from muster.verbs.report import document, exit_code, make_report
 
     with (
-        Wiring(invocation.settings(), invocation.environment) as wiring,
+        Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring,
         ProgressLine(invocation) as line,
     ):
         found = make_report(
@@ -129,7 +129,7 @@ def sign_off(
     from muster.commands.deciding import until
     from muster.verbs.report import sign_off as keep
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ends = until(expires, wiring.clock.now())
         commit, file = keep(wiring, what, owner=owner, reason=reason, ticket=ticket, expires=ends)
     if invocation.json:

@@ -124,12 +124,13 @@ def _run(
     from muster.report.progress import ProgressLine
     from snapshots.restore import execute, gates, prepare
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         send_nothing(wiring, down)
         request = request_for(wiring, *what)
         if request.snapshot.gaps:
             invocation.warn(
-                f"the snapshot has {len(request.snapshot.gaps)} gaps: what they hid is not restored"
+                f"the snapshot has {len(request.snapshot.gaps)} gaps: what they hid is not "
+                f"restored; {_newest_whole(wiring)}"
             )
         with ProgressLine(invocation) as line:
             tools = wiring.restore_tools(
@@ -182,3 +183,11 @@ def _run(
     if done.stopped:
         return Exit.INTERRUPTED
     return Exit.CLEAN if done.complete else Exit.FINDINGS
+
+
+def _newest_whole(wiring: Wiring) -> str:
+    """Name the newest snapshot without gaps: one of an outage has some, and hides what is lost."""
+    for entry in wiring.ledger().log():
+        if entry.snapshot and not entry.number("Gaps"):
+            return f"the newest without is {entry.commit[:12]} of {entry.taken_at:%Y-%m-%d %H:%M}Z"
+    return "there is none without"

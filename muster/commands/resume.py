@@ -33,7 +33,7 @@ def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) 
     from snapshots.restore import resume
     from snapshots.steps import StepState
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         send_nothing(wiring, declare_down)
         records = wiring.records()
         known = records.read(record)
@@ -91,7 +91,7 @@ def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
     from snapshots.restore import take_back
     from snapshots.steps import StepState
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         records = wiring.records()
         known = records.read(record)
         steps = to_undo(known)

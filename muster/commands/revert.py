@@ -70,7 +70,7 @@ def command(
     who, reason = decider(by), sound(reason)
     if act and not reason.strip():
         raise InputError("a revert needs a reason", remedy="add --reason TEXT")
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger, vault = wiring.ledger(), wiring.vault()
         picked = chosen(reported(ledger, wiring.clock.now()), findings)
         records = wiring.records()

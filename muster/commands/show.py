@@ -28,7 +28,7 @@ def command(invocation: Invocation, words: tuple[str, ...]) -> int:
 
     if len(words) > 2:
         raise click.UsageError("at most a SNAPSHOT and a KEY", click.get_current_context())
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         ledger = wiring.ledger()
         commit, key = state_and_key(ledger, words)
         if key is None:

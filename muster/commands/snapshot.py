@@ -38,7 +38,7 @@ def command(invocation: Invocation, content: bool | None, reference: bool | None
     """
     from muster.report import snapshot as report
 
-    with Wiring(invocation.settings(), invocation.environment) as wiring:
+    with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
         kept = keep_snapshot(wiring, invocation, content=content, reference=reference)
         budget = wiring.cloud().budget.view()
     for warning in kept.warnings:

@@ -59,7 +59,7 @@ def command(invocation: Invocation, sample: float, seed: int) -> int:
     from muster.verbs.verify import document, verify_stores
 
     with (
-        Wiring(invocation.settings(), invocation.environment) as wiring,
+        Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring,
         ProgressLine(invocation) as line,
     ):
         found, warning = verify_stores(wiring, sample=sample, seed=seed, tell=line.tell)

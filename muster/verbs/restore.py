@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -127,9 +128,41 @@ def _elsewhere(snapshot: Snapshot, to: str) -> Places:
 
 
 def declare_down(wiring: Wiring, regions: tuple[str, ...]) -> None:
-    """Have nothing sent to these regions."""
-    for region in regions:
+    """Have nothing sent to these regions.
+
+    Raises InputError for a region that the estate does not have: a mistyped one would leave the
+    dead region open, and nobody would know.
+    """
+    if not regions:
+        return
+    from snapshots.cloud.regions import region_name
+
+    known = {name for p in wiring.settings.estate.pairs for name in (p.primary, p.standby)}
+    wanted = tuple(map(region_name, regions))
+    if not known.issuperset(wanted):
+        known |= _regions_kept(wiring)
+    for region in wanted:
+        if region not in known:
+            near = difflib.get_close_matches(region, known, 1)
+            raise InputError(
+                f"the estate has nothing in a region {region!r}",
+                where="--declare-down",
+                remedy=f"did you mean {near[0]}?" if near else f"write one of {_listed(known)}",
+            )
         wiring.cloud().regions.declare_down(region, "by --declare-down")
+
+
+def _regions_kept(wiring: Wiring) -> set[str]:
+    """Say in which regions the newest snapshot has something."""
+    from snapshots.cloud.regions import region_name
+
+    kept = wiring.ledger().load("latest").resources.values()
+    places = {r.body.get("location") for r in kept if r.key.kind == "account"}
+    return {region_name(place) for place in places if isinstance(place, str)}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "those of your [[estate.pair]]"
 
 
 def save_plan(plan: Plan, path: str | None) -> None:

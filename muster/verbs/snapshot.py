@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 from muster.verbs import Tell, untold
 from muster.wiring import Wiring
 from snapshots.bundles import keep_bundle
-from snapshots.errors import MissingError
 
 if TYPE_CHECKING:
     from snapshots.cloud import BucketView, Cloud
@@ -44,7 +42,7 @@ def keep_snapshot(
     from muster import __version__
     from snapshots.take import take
 
-    ledger, vault, previous = open_stores(wiring, tell)
+    ledger, vault, previous = open_stores(wiring)
     fingerprints = wiring.fingerprints()
     options = chosen_options(wiring, content=content, reference=reference)
     cloud = wiring.cloud()
@@ -64,14 +62,13 @@ def keep_snapshot(
     return keep(ledger, vault, snapshot, begun=read_at(cloud, snapshot))
 
 
-def open_stores(wiring: Wiring, tell: Tell = untold) -> tuple[Ledger, Vault, Snapshot | None]:
+def open_stores(wiring: Wiring) -> tuple[Ledger, Vault, Snapshot | None]:
     """Give ledger and vault ready for a snapshot, and the snapshot before, when there is one.
 
-    A ledger that is lost is made again from the vault: a new one would part from its history.
+    A ledger that is lost is made again from the vault (`Wiring.ledger`): a new one would part from
+    its history.
     """
     vault = wiring.vault()
-    if not wiring.settings.ledger.path.exists():
-        _make_again(wiring, vault, tell)
     ledger = wiring.ledger(create=True)
     first = not ledger.tip()
     if first:  # later a missing vault is a mistyped name, and must not become a second one
@@ -79,24 +76,6 @@ def open_stores(wiring: Wiring, tell: Tell = untold) -> tuple[Ledger, Vault, Sna
     previous = None if first else ledger.load()
     _mend_manifests(ledger, vault)
     return ledger, vault, previous
-
-
-def _make_again(wiring: Wiring, vault: Vault, tell: Tell) -> None:
-    from muster import __version__
-    from snapshots.bundles import ledger_from
-
-    chosen = wiring.settings.ledger
-    with suppress(MissingError):  # no container yet: nothing was kept
-        name = ledger_from(
-            vault,
-            chosen.path,
-            estate=wiring.settings.estate.name,
-            remote=chosen.remote,
-            clock=wiring.clock,
-            version=__version__,
-        )
-        if name:
-            tell(f"there is no ledger: it was made again from {name} of the vault", None)
 
 
 def chosen_options(wiring: Wiring, *, content: bool | None, reference: bool | None) -> TakeOptions:

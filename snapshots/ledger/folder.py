@@ -61,7 +61,8 @@ def broken(folder: Path, reason: str) -> DamagedStoreError:
     return DamagedStoreError(
         f"the ledger is damaged: {reason}",
         where=str(folder),
-        remedy="make it again from the bundle in the vault, or clone its remote",
+        remedy="move it aside: the next command makes it again from the vault's bundles; what is "
+        "newer than they are is lost, unless the remote or the folder that was moved has it",
     )
 
 

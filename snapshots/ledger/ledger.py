@@ -622,7 +622,7 @@ class Ledger:
         ref = branch if branch.startswith("refs/") else f"refs/heads/{branch}"
         try:
             found = self._repo.head.dereference_recursive(self._repo, ref)
-        except ValueError:
+        except (ValueError, AssertionError):  # GitPython asserts that a file holds a line
             if (self.path / ref).is_file():
                 raise broken(self.path, f"{ref} holds no commit id") from None
             return ""
@@ -897,7 +897,7 @@ class Ledger:
             return self._earlier(self.resolve(back[1]), int(back[2] or "1"), wanted)
         branch = LIVE if wanted in {"latest", "HEAD"} else wanted
         if _BRANCH.fullmatch(branch) and (tip := self._tip(branch)):
-            return tip
+            return self._whole(tip, branch)
         if branch in _BRANCHES:
             raise NotFoundError(
                 f"there is nothing on {branch} yet",
@@ -918,11 +918,19 @@ class Ledger:
             remedy="`muster log` lists them; a date, a branch or latest~1 will do as well",
         )
 
+    def _whole(self, tip: str, branch: str) -> str:
+        """Give the tip of a branch if Git can read it: else later errors would blame the name."""
+        if self._git.run("cat-file", "-t", tip).out.strip() != b"commit":
+            raise broken(self.path, f"what {branch} stands at, {tip[:12]}, cannot be read")
+        return tip
+
     def _earlier(self, commit: str, steps: int, wanted: str) -> str:
         ran = self._git.run("rev-parse", "--verify", "--quiet", f"{commit}~{steps}")
         if ran.code:
             raise NotFoundError(
-                f"there is no {wanted}: history is not that long", where=str(self.path)
+                f"there is no {wanted}: history is not that long",
+                where=str(self.path),
+                remedy="`muster log` lists what there is",
             )
         return ran.out.decode().strip()
 

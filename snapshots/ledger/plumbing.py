@@ -189,11 +189,13 @@ class Git:
     def damaged(self, verb: str, err: str) -> DamagedStoreError:
         """Give the error for a Git command that does not fail on a healthy repository."""
         # Git says the same about each object, and then what became of it: two lines tell enough.
-        lines = list(dict.fromkeys(line for line in scrub(err).splitlines() if line.strip()))
+        said = (line.removeprefix("error: ") for line in scrub(err).splitlines())
+        lines = list(dict.fromkeys(line.removeprefix("fatal: ") for line in said if line.strip()))
         return DamagedStoreError(
             f"git {verb} failed: {'; '.join(lines[:2]) or 'no reason given'}",
             where=str(self.path),
-            remedy="run `muster verify`: it names what is hurt; the vault keeps a bundle",
+            remedy="run `muster verify`: it names what is hurt. Moved aside, the ledger is made "
+            "again from the vault's bundles",
         )
 
     def objects(self, names: Iterable[str]) -> Iterator[tuple[str, str, bytes]]:
