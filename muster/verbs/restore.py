@@ -157,7 +157,7 @@ def _regions_kept(wiring: Wiring) -> set[str]:
     from snapshots.cloud.regions import region_name
 
     kept = wiring.ledger().load("latest").resources.values()
-    places = {r.body.get("location") for r in kept if r.key.kind == "account"}
+    places = [r.body.get("location") for r in kept if r.key.kind == "account"]
     return {region_name(place) for place in places if isinstance(place, str)}
 
 

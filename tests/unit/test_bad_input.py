@@ -184,7 +184,10 @@ def test_what_a_windows_editor_adds_is_no_mistake(
     assert "1970" not in capsys.readouterr().out
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_a_mutilated_configuration_gives_a_result_or_one_error(
     data: st.DataObject, estate: Estate, capsys: pytest.CaptureFixture[str]
@@ -239,7 +242,10 @@ TAKERS = (
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(line=st.sampled_from(TAKERS), word=WORDS)
 def test_any_word_on_the_line_gives_a_result_or_one_error(
     line: tuple[str, ...], word: str, estate: Estate, capsys: pytest.CaptureFixture[str]
