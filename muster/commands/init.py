@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from muster.settings import (
     write_private,
 )
 from muster.wiring import Wiring
-from snapshots.errors import InputError, NotFoundError, RefusedError
+from snapshots.errors import CloudError, InputError, NotFoundError, RefusedError, StoreError
 
 if TYPE_CHECKING:
     from snapshots.survey import SeenAccount, Survey
@@ -110,33 +111,49 @@ def command(
         vault=VaultSettings(vault if "://" in vault else str(file.parent / vault)),
         objectives=ObjectiveSettings(duration("1h"), duration("1h")),
     )
-    if sandbox is not None:
-        ready = read_ready(sandbox, principal)
-        secret_file = file.parent / PRINCIPAL_FILE
-        write_private(
-            secret_file,
-            f"# {ready.principal} of the sandbox. Readable by you only; never in Git.\n"
-            f"client_id = {quote(ready.client_id)}\nclient_secret = {quote(ready.client_secret)}\n"
-            f"tenant = {quote(ready.tenant)}\n",
-        )
-        draft = replace(
-            draft,
-            estate=EstateSettings(
-                name or "sandbox", (), ready.url, ready.tenant, ready.ca, draft.estate.pairs
-            ),
-            credential=CredentialSettings(CredentialKind.ENVIRONMENT, secret_file=secret_file),
-        )
-        subscriptions = subscriptions or ready.subscriptions
-    settings, found = _look(draft, invocation, tuple(s.lower() for s in subscriptions))
-    text = _commented(settings, found)
-    parse(text, file)  # what we write must be what we read
-    write_private(file, text)
-    with Wiring(parse(text, file), invocation.environment) as wiring:
+    with ExitStack() as written:
+        if sandbox is not None:
+            ready = read_ready(sandbox, principal)
+            secret_file = file.parent / PRINCIPAL_FILE
+            if not secret_file.exists():
+                written.callback(secret_file.unlink, missing_ok=True)  # unless all goes well
+            write_private(
+                secret_file,
+                f"# {ready.principal} of the sandbox. Readable by you only; never in Git.\n"
+                f"client_id = {quote(ready.client_id)}\n"
+                f"client_secret = {quote(ready.client_secret)}\n"
+                f"tenant = {quote(ready.tenant)}\n",
+            )
+            draft = replace(
+                draft,
+                estate=EstateSettings(
+                    name or "sandbox", (), ready.url, ready.tenant, ready.ca, draft.estate.pairs
+                ),
+                credential=CredentialSettings(CredentialKind.ENVIRONMENT, secret_file=secret_file),
+            )
+            subscriptions = subscriptions or ready.subscriptions
+        settings, found = _look(draft, invocation, tuple(s.lower() for s in subscriptions))
+        text = _commented(settings, found)
+        parse(text, file)  # what we write must be what we read
+        write_private(file, text)
+        written.pop_all()
+    try:
+        _make_stores(parse(text, file), invocation)
+    except (
+        StoreError,
+        CloudError,
+    ) as error:  # the configuration stands: correct it, or make the vault
+        invocation.warn(f"ledger and vault are not made yet: {error.what} ({error.where})")
+    _tell(invocation, settings, found)
+    return 0
+
+
+def _make_stores(settings: Settings, invocation: Invocation) -> None:
+    """Make the ledger, or make it again from a vault that has it, and a vault that is a folder."""
+    with Wiring(settings, invocation.environment, tell=invocation.warn) as wiring:
         wiring.ledger(create=True)
         if "://" not in settings.vault.url:
             wiring.vault().prepare()
-    _tell(invocation, settings, found)
-    return 0
 
 
 def _look(

@@ -207,3 +207,30 @@ def test_a_wrong_secret_is_told_in_words_without_it(
     assert main(["doctor", "--config", str(config)]) == 1
     told_words = capsys.readouterr()
     assert "Wrong-secret" not in told_words.out + told_words.err
+
+
+def test_an_init_that_fails_leaves_nothing_behind(
+    sandbox: RunningSandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "new" / "muster.toml"
+    ready = ["--sandbox", str(sandbox.ready_file), "--config", str(config)]
+    assert main(["init", *ready, "--vault", "azblob://acc/cont?sig=hunter2hunter2"]) == 1
+    assert "hunter2" not in capsys.readouterr().err
+    assert not list(config.parent.glob("*"))
+
+
+def test_a_vault_that_does_not_answer_yet_is_a_warning_to_init(
+    sandbox: RunningSandbox,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The configuration is what was asked for; the vault may be made after it."""
+    key = "AccountName=another;AccountKey=aHVudGVyMmh1bnRlcjI="
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", key)
+    config = tmp_path / "new" / "muster.toml"
+    ready = ["--sandbox", str(sandbox.ready_file), "--config", str(config)]
+    assert main(["init", *ready, "--vault", "azblob://acc/cont"]) == 0
+    assert "not made yet" in capsys.readouterr().err
+    assert load(config).vault.url == "azblob://acc/cont"
+    assert not (config.parent / "ledger.git").exists()

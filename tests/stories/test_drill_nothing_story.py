@@ -39,7 +39,7 @@ def test_the_whole_estate_comes_back_from_the_vault_on_a_machine_without_a_ledge
     assert code == 0, found
     assert (found["verdict"], found["reasons"]) == ("passed", [])
     assert to_primary(bare.since(mark)) == []
-    assert "105 resources" in found["steps"][0]["detail"]
+    assert "108 resources" in found["steps"][0]["detail"]
     created = found["steps"][1]["found"]["steps"]["create"]
     assert created > 55
     by_name = {check["name"]: check for check in found["checks"]}
