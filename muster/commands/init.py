@@ -30,7 +30,7 @@ from muster.settings import (
     write_private,
 )
 from muster.wiring import Wiring
-from snapshots.errors import CloudError, InputError, NotFoundError, RefusedError, StoreError
+from snapshots.errors import InputError, NotFoundError, RefusedError
 
 if TYPE_CHECKING:
     from snapshots.survey import SeenAccount, Survey
@@ -93,8 +93,8 @@ def command(
     """Write a configuration from what is there.
 
     Looks at the subscriptions, the groups with AI accounts and their regions, suggests which
-    region stands by for which, and writes a commented muster.toml. Ledger and vault (when it is a
-    folder) are made beside it.
+    region stands by for which, and writes a commented muster.toml. Ledger and vault are made beside
+    it when the vault is a folder; with a container the first snapshot makes the ledger.
     """
     file = (invocation.config_file or Path(FILE_NAME)).absolute()
     if file.is_dir():
@@ -137,23 +137,21 @@ def command(
         parse(text, file)  # what we write must be what we read
         write_private(file, text)
         written.pop_all()
-    try:
-        _make_stores(parse(text, file), invocation)
-    except (
-        StoreError,
-        CloudError,
-    ) as error:  # the configuration stands: correct it, or make the vault
-        invocation.warn(f"ledger and vault are not made yet: {error.what} ({error.where})")
+    _make_stores(parse(text, file), invocation)
     _tell(invocation, settings, found)
     return 0
 
 
 def _make_stores(settings: Settings, invocation: Invocation) -> None:
-    """Make the ledger, or make it again from a vault that has it, and a vault that is a folder."""
+    """Make ledger and vault where the vault is a folder.
+
+    A container may not be there yet, or may have the estate's ledger: the first snapshot asks it.
+    """
+    if "://" in settings.vault.url:
+        return
     with Wiring(settings, invocation.environment, tell=invocation.warn) as wiring:
         wiring.ledger(create=True)
-        if "://" not in settings.vault.url:
-            wiring.vault().prepare()
+        wiring.vault().prepare()
 
 
 def _look(
