@@ -19,8 +19,8 @@ from flows.words import plan_markdown
 from muster.invocation import Exit
 from muster.report.plan import document
 from muster.verbs.approval import Answer, Decided, became_of, digest_of, write_down
-from muster.verbs.restore import declare_down as send_nothing
 from muster.verbs.restore import (
+    cloud_for,
     planned_code,
     refused,
     request_for,
@@ -28,6 +28,7 @@ from muster.verbs.restore import (
     step_words,
     whereabouts,
 )
+from muster.verbs.restore import declare_down as send_nothing
 from muster.wiring import Wiring
 from snapshots.apply import Happened
 from snapshots.gates import GateResult
@@ -182,6 +183,7 @@ def _plan(wiring: Wiring, wanted: _Wanted, teller: Teller) -> _Planned:
         tools = wiring.restore_tools(
             lambda p: teller(f"looking: {p.kind}, {p.done} of {p.total} listings")
         )
+        tools = replace(tools, cloud=cloud_for(wiring, request.mapping))
         prepared = prepare(request, tools)
         save_plan(prepared.plan, wanted.save or None)
         return _Planned(prepared, tools, gates(prepared, tools))

@@ -181,6 +181,8 @@ class RestoreSettings:
     threads: int = 16
     # key, end of a key or glob -> "env:NAME", "file:PATH" or "keyvault:URL": never the secret
     secrets: Mapping[str, str] = field(default_factory=dict)
+    # URIs of key vaults that muster may not see, and that somebody looked at instead
+    vouched_vaults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -1061,6 +1063,7 @@ def _restore(table: _Table) -> RestoreSettings:
         table.number("max_steps", default.max_steps, least=1, most=10**6),
         table.number("threads", default.threads, least=1, most=MAX_CONCURRENCY),
         found,
+        table.texts("vouched_vaults", example="https://kv-dr.vault.azure.net/"),
     )
     table.finish()
     return made
@@ -1166,6 +1169,8 @@ def _render_restore(restore: RestoreSettings) -> list[str]:
     if restore == RestoreSettings():
         return []
     lines = ["", "[restore]", f"max_steps = {restore.max_steps}", f"threads = {restore.threads}"]
+    if restore.vouched_vaults:
+        lines.append(f"vouched_vaults = [{', '.join(quote(v) for v in restore.vouched_vaults)}]")
     if restore.secrets:
         lines.append("[restore.secrets]")
     return lines + [f"{quote(name)} = {quote(to)}" for name, to in restore.secrets.items()]

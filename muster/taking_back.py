@@ -31,7 +31,7 @@ def take_record_back(wiring: Wiring, id_: str, secret: Callable[[str], str]) -> 
     """
     from snapshots.apply import to_undo
     from snapshots.restore import take_back
-    from snapshots.steps import StepState
+    from snapshots.steps import Action, StepState
 
     records = wiring.records()
     try:
@@ -46,7 +46,14 @@ def take_record_back(wiring: Wiring, id_: str, secret: Callable[[str], str]) -> 
     if touched:
         threads = wiring.settings.restore.threads
         tools = replace(tools_for(wiring, record), secret=secret)
-        record = take_back(tools, records, id_, threads=threads)
+        # What the record made belongs to it, whatever was done to it since.
+        record = take_back(
+            tools,
+            records,
+            id_,
+            threads=threads,
+            overwrite=lambda step: step.action is not Action.UPDATE,
+        )
         for step in touched:
             last = record.last(step.id)
             if last is not None and last.state is StepState.UNDONE:

@@ -56,6 +56,7 @@ class Wiring:
         self._open = ExitStack()
         self._cloud: Cloud | None = None
         self._clouds: dict[str, Cloud] = {}  # of other tenants
+        self._down: dict[str, str] = {}  # regions declared down, and why
         self._ledger: Ledger | None = None
         self._vault: Vault | None = None
 
@@ -90,6 +91,12 @@ class Wiring:
             self._clouds[tenant] = self._opened(tenant)
         return self._clouds[tenant]
 
+    def declare_down(self, region: str, why: str) -> None:
+        """Have nothing sent to a region, in whichever tenant."""
+        self._down[region] = why
+        for cloud in (self.cloud(), *self._clouds.values()):
+            cloud.regions.declare_down(region, why)
+
     def _opened(self, tenant: str) -> Cloud:
         from snapshots.cloud import Limits, open_cloud
 
@@ -109,6 +116,8 @@ class Wiring:
             ),
         )
         self._open.callback(made.close)
+        for region, why in self._down.items():
+            made.regions.declare_down(region, why)
         return made
 
     def bearer(self) -> str:
@@ -331,6 +340,7 @@ class Wiring:
             __version__,
             self.secret,
             progress,
+            vouched=self.settings.restore.vouched_vaults,
         )
 
     def retention(self) -> Retention:

@@ -25,6 +25,7 @@ from snapshots.errors import MissingError, MusterError, RefusedError
 from snapshots.kinds import BY_NAME
 from snapshots.model import Json, Key, Resource
 from snapshots.records import Journal
+from snapshots.secrets import Fingerprints
 from snapshots.steps import (
     Action,
     IdMap,
@@ -33,7 +34,9 @@ from snapshots.steps import (
     Record,
     Step,
     StepState,
+    Work,
 )
+from snapshots.unchanged import Looker, Seen
 from snapshots.writing import Cloud, Payloads, StoppedError, Writer, Written
 
 THREADS = 16
@@ -88,6 +91,7 @@ def apply(
     journal: Journal,
     *,
     payloads: Payloads,
+    fingerprints: Fingerprints,
     clock: Clock,
     secret: Secret = no_secret,
     threads: int = THREADS,
@@ -98,12 +102,23 @@ def apply(
     """Do the steps of the journal's plan that are not done yet; give the record as it stands.
 
     A step that an earlier run began and did not see the end of is looked for first: what it made is
-    adopted, a long operation is watched on, and only then it is repeated. Failures become outcomes.
+    adopted, a long operation is watched on, and only then it is repeated. What a write would
+    overwrite or delete is read again right before it: where somebody changed it since the plan was
+    made, it is left alone and the step fails. Failures become outcomes.
     `secret` gives a secret by its reference, and raises MusterError when it cannot. Raises nothing
     for what the cloud does.
     """
     return _Applying(
-        cloud, journal, payloads, clock, secret, threads, stop or Event(), tell, models
+        cloud,
+        journal,
+        payloads,
+        fingerprints,
+        clock,
+        secret,
+        threads,
+        stop or Event(),
+        tell,
+        models,
     ).run()
 
 
@@ -112,23 +127,27 @@ def undo(
     journal: Journal,
     *,
     payloads: Payloads,
+    fingerprints: Fingerprints,
     clock: Clock,
     secret: Secret = no_secret,
     threads: int = THREADS,
     stop: Event | None = None,
     tell: Tell | None = None,
     models: Models | None = None,
+    overwrite: Callable[[Step], bool] = lambda _step: False,
 ) -> Record:
     """Take back what the journal's steps did, last first; give the record as it stands.
 
     What was made is deleted (an account purged, so that its name is free as before), what was
     changed is written back, what was deleted is made again. A step that was begun and whose end
-    nobody knows is taken back too.
+    nobody knows is taken back too. What somebody changed since is left alone, and its step fails,
+    unless `overwrite` says of the step that this change shall be lost as well.
     """
     return _Applying(
         cloud,
         journal,
         payloads,
+        fingerprints,
         clock,
         secret,
         threads,
@@ -136,6 +155,7 @@ def undo(
         tell,
         models,
         backwards=True,
+        overwrite=overwrite,
     ).run()
 
 
@@ -149,6 +169,24 @@ def to_undo(record: Record) -> tuple[Step, ...]:
     return tuple(reversed(found))
 
 
+def left_behind(step: Step) -> str:
+    """Say what taking a step back leaves behind, by Azure's rules; "" where it leaves nothing."""
+    if step.work is not None:
+        if step.work.work is not Work.BRING:
+            return ""
+        if step.work.way == "checkpoint":
+            return (
+                "the copied checkpoint stays in the standby account, unused and not deployed: "
+                "Azure has no call to delete it"
+            )
+        return "the training job stays as history" if step.work.way == "retrain" else ""
+    if step.action is Action.REBUILD:
+        return "the training job stays as history"
+    if step.undo is Action.DELETE and BY_NAME[step.key.kind].off:
+        return "it is switched off: Azure has no call to delete it"
+    return ""
+
+
 @dataclass(slots=True)
 class _Applying:
     """One run over a plan. Outcomes are written by the threads; all else is the caller's thread."""
@@ -156,6 +194,7 @@ class _Applying:
     cloud: Cloud
     journal: Journal
     payloads: Payloads
+    fingerprints: Fingerprints
     clock: Clock
     secret: Secret
     threads: int
@@ -163,6 +202,7 @@ class _Applying:
     tell: Tell | None
     models: Models | None
     backwards: bool = False
+    overwrite: Callable[[Step], bool] = lambda _step: False
     steps: dict[str, Step] = field(default_factory=dict)
     waiting: dict[str, set[str]] = field(default_factory=dict)
     after: dict[str, list[str]] = field(default_factory=dict)
@@ -172,7 +212,9 @@ class _Applying:
     finished: int = 0
     lock: Lock = field(default_factory=Lock)
     answered: set[str] = field(default_factory=set)  # secrets: nothing may quote them
+    made: set[Key] = field(default_factory=set)  # in this run: nobody else can be in there yet
     writer: Writer = field(init=False)
+    looker: Looker = field(init=False)
 
     def __post_init__(self) -> None:
         record = self.journal.record
@@ -190,6 +232,7 @@ class _Applying:
             self._operation,
             self.stop.is_set,
         )
+        self.looker = Looker(self.cloud, self.writer, self.fingerprints)
 
     def run(self) -> Record:
         record = self.journal.record
@@ -346,12 +389,15 @@ class _Applying:
             operation=operation,
             error=error,
             remedy=remedy,
+            note=left_behind(step) if state is StepState.UNDONE else "",
         )
         self.journal.note(outcome, key=step.key, old=step.old_id)
         with self.lock:
             self.states[step.id] = state
             if state is not StepState.BEGUN:
                 self.finished += 1
+            if state is StepState.DONE and step.action in {Action.CREATE, Action.COPY}:
+                self.made.add(step.key)
             done = self.finished
         if self.tell is not None:
             self.tell(Happened(step, state, done, len(self.steps), error))
@@ -381,6 +427,10 @@ class _Applying:
             found = self._watched(step.after, earlier.operation)
             if found is not None:
                 return found
+        seen = self._seen(step, unsure=unsure)
+        if seen.done:
+            id_ = self._id_now(step) if step.after is not None else ""
+            return Written(id_, seen.principal, adopted=True)
         self._begin(step)
 
         def started(url: str) -> None:
@@ -416,6 +466,25 @@ class _Applying:
                 return self.writer.rebuild(step.after)
             case _:
                 assert_never(step.action)
+
+    def _seen(self, step: Step, *, unsure: bool) -> Seen:
+        """Look whether the target is still what the plan saw. Raises RefusedError."""
+        if step.work is not None:
+            return Seen()  # replication looks itself
+        with self.lock:
+            fresh = any(step.key.path[: len(k.path)] == k.path for k in self.made if k != step.key)
+        if fresh and step.action in {Action.CREATE, Action.COPY}:
+            return Seen()
+        record = self.journal.record
+        return self.looker.before(step, was=record.planned_ids, ids=record.ids, unsure=unsure)
+
+    def _id_now(self, step: Step) -> str:
+        """The id of what a step found as wanted already."""
+        assert step.after is not None
+        known = self.journal.record.ids.ids.get(step.key)
+        if known is not None:
+            return known
+        return step.before.id if step.before is not None else step.after.id
 
     def _models(self, step: Step) -> Models:
         if self.models is None:
@@ -478,14 +547,19 @@ class _Applying:
     # ---- the way back ---------------------------------------------------------------------
 
     def _undo(self, step: Step) -> Written:
+        made = self._made(step)
+        if step.work is None and not self.overwrite(step):
+            sure = self.states.get(step.id) is StepState.DONE
+            seen = self.looker.since(step, made, self.journal.record.ids, sure=sure)
+            if seen.done:
+                return Written(made)
         self._note(step, StepState.BEGUN)
         if step.work is not None:
             return self._models(step).undo(step)
-        made = self._made(step)
         match step.action:
             case Action.CREATE | Action.COPY:
                 assert step.after is not None
-                self._remove(step.after, made)
+                self._remove(step, step.after, made)
                 return Written()
             case Action.SWITCH:
                 assert step.after is not None
@@ -514,7 +588,7 @@ class _Applying:
         done = [o.id for o in self.journal.record.outcomes if o.step == step.id and o.id]
         return done[-1] if done else self.journal.record.ids.ids.get(step.key, "")
 
-    def _remove(self, resource: Resource, made: str) -> None:
+    def _remove(self, step: Step, resource: Resource, made: str) -> None:
         kind = resource.key.kind
         if kind == "resource-group" and not self._empty(resource):
             raise RefusedError(
@@ -522,6 +596,14 @@ class _Applying:
                 where=str(resource.key),
                 remedy="look at what is in it, and delete it by hand",
             )
+        if kind == "account" and not self.overwrite(step):
+            inside = self.writer.held_by(resource)
+            if inside:
+                raise RefusedError(
+                    f"the account holds what this record did not make: {', '.join(inside[:3])}",
+                    where=str(resource.key),
+                    remedy="look at it; to delete the account with it: undo with --overwrite",
+                )
         if BY_NAME[kind].random_id and not made:
             made = self.writer.lost(resource)
             if not made:

@@ -6,7 +6,7 @@ A gate that cannot be asked is not passed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -54,6 +54,12 @@ ACTIONS: Mapping[str, tuple[str, bool]] = {
     "agent": (f"{_ACCOUNTS}/AIServices/agents", True),
 }
 _PROVISIONED = ("Provisioned",)
+# Where a body says whose key it is encrypted with.
+_ENCRYPTED: Mapping[str, str] = {
+    "account": "/properties/encryption",
+    "encryption-scope": "/properties",
+}
+_OWN_KEY = "Microsoft.KeyVault"
 
 
 class Cloud(Asking, Protocol):
@@ -98,16 +104,19 @@ def check_gates(
     secret: Callable[[str], str],
     there: Mapping[Key, Resource],
     source: Snapshot,
+    vouched: Collection[str] = (),
     now: datetime | None = None,
 ) -> tuple[GateResult, ...]:
     """Give what was asked and what the answer was, failures first. Changes nothing, never raises.
 
     `there` is the target as it was taken; `source` the snapshot: a subscription that has a model
-    deployed there is an existing customer of it.
+    deployed there is an existing customer of it. `vouched` holds the URIs of key vaults that
+    somebody looked at who may see them.
     """
     if plan.is_empty:
         return ()
-    gates = _Gates(plan, cloud, has_payload, secret, there, source, now or plan.made_at)
+    seen = frozenset(uri.rstrip("/").lower() for uri in vouched)
+    gates = _Gates(plan, cloud, has_payload, secret, there, source, now or plan.made_at, seen)
     found = [
         *gates.regions(),
         *gates.permissions(),
@@ -131,6 +140,7 @@ class _Gates:
     there: Mapping[Key, Resource]
     source: Snapshot
     now: datetime
+    vouched: frozenset[str] = frozenset()
 
     # ---- regions, payloads, secrets --------------------------------------------------------
 
@@ -374,21 +384,29 @@ class _Gates:
         and do-not-purge, system-assigned identity only:
         https://learn.microsoft.com/azure/ai-foundry/openai/encrypt-data-at-rest, 2025-11-26.
         """
-        asked = [
-            (step, step.after)
-            for step in self.plan.steps
-            if step.key.kind == "account"
-            and step.after is not None
-            and step.action in {Action.CREATE, Action.UPDATE}
-            and take_at(step.after.body, "/properties/encryption/keySource") == "Microsoft.KeyVault"
-            and (step.action is Action.CREATE or any("/encryption" in p.path for p in step.paths))
-        ]
+        asked: list[tuple[Step, str, list[str]]] = []  # the step, its vault, what does not fit
+        for step in self.plan.steps:
+            place = _ENCRYPTED.get(step.key.kind)
+            if place is None or step.after is None or step.action is Action.SWITCH:
+                continue
+            of_account = step.key.kind == "account"
+            touched = step.action is Action.CREATE or any(
+                p.path.startswith(place) for p in step.paths
+            )
+            if not touched or take_at(step.after.body, f"{place}/keySource") != _OWN_KEY:
+                continue
+            held = f"{place}/keyVaultProperties"
+            uri = str(take_at(step.after.body, f"{held}/keyVaultUri") or "").rstrip("/").lower()
+            wrong = self._opened_by(step.after) if of_account else []
+            if take_at(step.after.body, f"{held}/identityClientId"):
+                wrong.append("a user-assigned identity opens the key, which is not supported")
+            asked.append((step, uri, wrong))
         if not asked:
             return
         vaults: dict[str, JsonObject] = {}
         unseen = ""
         subscriptions = {key.path[0] for key in self.source.resources if key.kind == "account"}
-        for subscription in sorted({step.key.subscription for step, _ in asked} | subscriptions):
+        for subscription in sorted({step.key.subscription for step, *_ in asked} | subscriptions):
             try:
                 for wire in self.cloud.list(
                     Place(Plane.ARM, "", subscription, ""),
@@ -400,30 +418,27 @@ class _Gates:
                     vaults[uri] = wire
             except MusterError as error:
                 unseen = f": {error.what}"
-        for step, account in asked:
-            yield self._key(step, account, vaults, unseen)
+        for step, uri, wrong in asked:
+            yield self._key(step, uri, wrong, vaults.get(uri), unseen)
 
     @staticmethod
-    def _key(
-        step: Step, account: Resource, vaults: Mapping[str, JsonObject], unseen: str
-    ) -> GateResult:
-        held = "/properties/encryption/keyVaultProperties"
-        uri = str(take_at(account.body, f"{held}/keyVaultUri") or "").rstrip("/").lower()
-        region = location(str(account.body.get("location") or ""))
-        wrong: list[str] = []
+    def _opened_by(account: Resource) -> list[str]:
         identity = str(take_at(account.body, "/identity/type") or "None")
-        if "systemassigned" not in identity.replace(" ", "").lower():
-            wrong.append(
-                f"the account's identity is {identity}, and only a system-assigned one may open "
-                "the key"
-            )
-        if take_at(account.body, f"{held}/identityClientId"):
-            wrong.append("a user-assigned identity opens the key, which is not supported")
-        vault = vaults.get(uri)
+        if "systemassigned" in identity.replace(" ", "").lower():
+            return []
+        told = f"the account's identity is {identity}, and only a system-assigned one may open"
+        return [f"{told} the key"]
+
+    def _key(
+        self, step: Step, uri: str, wrong: list[str], vault: JsonObject | None, unseen: str
+    ) -> GateResult:
+        region = step.region
         if vault is not None:
             there = location(str(vault.get("location") or ""))
             if there != region:
                 wrong.append(f"its vault {uri} is in {there}, and must be in {region}")
+            if take_at(vault, "/properties/enableSoftDelete") is False:
+                wrong.append(f"its vault {uri} has no soft delete")
             if take_at(vault, "/properties/enablePurgeProtection") is not True:
                 wrong.append(f"its vault {uri} has no purge protection")
         if wrong:
@@ -436,10 +451,21 @@ class _Gates:
                 "protection, and name it in [estate.pair.keys]; give the account a system-assigned "
                 "identity",
             )
-        told = f"{uri} is in {region}"
-        if vault is None:
-            told = f"{uri} is in no subscription that was looked at{unseen}: not compared"
-        return GateResult("key", str(step.key), passed=True, detail=told)
+        if vault is not None:
+            return GateResult("key", str(step.key), passed=True, detail=f"{uri} is in {region}")
+        if uri in self.vouched:
+            told = f"{uri} was not looked at: [restore] vouched_vaults answers for it"
+            return GateResult("key", str(step.key), passed=True, detail=told)
+        named = uri or "its vault"
+        return GateResult(
+            "key",
+            str(step.key),
+            passed=False,
+            detail=f"not known: {named} is in no subscription that can be seen{unseen}",
+            remedy="let this identity read the vault's subscription; or look yourself whether it "
+            f"is in {region} and in this tenant, with soft delete and purge protection, and name "
+            "it in [restore] vouched_vaults",
+        )
 
     # ---- models, quota, capacity -----------------------------------------------------------
 

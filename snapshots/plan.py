@@ -52,6 +52,7 @@ from snapshots.steps import (
     token_of,
 )
 from snapshots.training import files_of, note_of, seconds_of
+from snapshots.unchanged import calls_of
 
 _AUTHORIZATION = frozenset({"role-assignment", "lock"})
 _FILES = frozenset({"file", "project-file"})
@@ -68,6 +69,7 @@ _FIXED: abc.Mapping[str, tuple[str, ...]] = {
 }
 # Set by the service once the projects are there; a project cannot be there before its account.
 AFTERWARDS = ("defaultProject", "associatedProjects")
+_HOLDERS = frozenset({"resource-group", "account", "project"})
 _RANKS = order()
 
 
@@ -120,6 +122,10 @@ class Estimates:
     """How long steps take, by variety and action; `learned` from records where there are any."""
 
     table: abc.Mapping[tuple[str, Action], Estimate] = field(default_factory=dict)
+
+    def knows(self, kind: str, action: Action) -> bool:
+        """Whether it was learned: then it holds all that such a step takes."""
+        return (kind, action) in self.table
 
     def of(self, kind: str, action: Action) -> Estimate:
         """Give the estimate for one step; `kind` is what `variety` gives."""
@@ -232,6 +238,8 @@ def recoverable(
         kind = BY_NAME.get(key.kind)
         if kind is None or kind.way is Way.NEVER or not kind.writable(resource.body):
             continue
+        if key not in wanted and kind.is_off(resource.body):
+            continue  # as good as gone: Azure has no call to delete it
         if not (key.kind in _FILES and (_is_result(resource) or not resource.payloads)):
             present[key] = resource
     for key, resource in wanted.items():
@@ -415,6 +423,7 @@ class _Drafting:
     extra: list[Key] = field(default_factory=list)
     lost: list[NotRestorable] = field(default_factory=list)
     unknown: list[Gap] = field(default_factory=list)
+    makers: list[_Draft] = field(default_factory=list)  # of groups, accounts and projects
 
     def add(self, change: Change) -> None:
         """Take one change in."""
@@ -545,6 +554,7 @@ class _Drafting:
         self._connect()
         order_ = self._sorted()
         context = self.context
+        self.makers = [d for d in self.drafts if d.key.kind in _HOLDERS]
         numbers = {index: f"s{context.first + n}" for n, index in enumerate(order_)}
         steps = tuple(self._step(index, numbers) for index in order_)
         path, length, makespan = schedule(steps, context.threads)
@@ -727,6 +737,11 @@ class _Drafting:
         calls = estimate.calls
         if draft.key.kind == "agent" and draft.after is not None:
             calls = max(1, len(versions_of(draft.after)))
+        if not self.context.estimates.knows(variety(resource), draft.action):
+            fresh = draft.writes and any(
+                d.action is Action.CREATE and _inside(draft.key, d.key) for d in self.makers
+            )
+            calls += 0 if fresh else calls_of(draft.key, draft.action)
         return Step(
             id=numbers[number],
             action=draft.action,

@@ -27,6 +27,8 @@ from snapshots.steps import IdMap, Outcome, Plan, Record, StepState
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 _COPY_EVERY = 5.0  # seconds between two copies into the vault
 FOLDER = "records"
+# What is made again by an undo has a new id as well, and what refers to it follows.
+_CARRIES = frozenset({StepState.DONE, StepState.ADOPTED, StepState.UNDONE})
 
 
 class Document(Protocol):
@@ -84,7 +86,8 @@ class Records:
         now = self._clock.now()
         id_ = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        record = Record(id=id_, plan=plan, started_at=now, ids=ids or IdMap())
+        there = ids or IdMap()
+        record = Record(id=id_, plan=plan, started_at=now, ids=there, planned_ids=there)
         journal = Journal(self._path(id_), record, self._clock, self._vault)
         journal.write(
             {
@@ -236,10 +239,9 @@ class Journal:
 
     def note(self, outcome: Outcome, *, key: Key | None = None, old: str = "") -> None:
         """Write down how a step stands, and carry its new id."""
-        finished = outcome.state in {StepState.DONE, StepState.ADOPTED}
         with self._lock:
             ids = self.record.ids
-            if outcome.id and key is not None and finished:
+            if outcome.id and key is not None and outcome.state in _CARRIES:
                 ids = ids.with_id(key, outcome.id, old=old, principal=outcome.principal)
             outcomes = (*self.record.outcomes, outcome)
             self.record = replace(self.record, outcomes=outcomes, ids=ids)
@@ -264,8 +266,16 @@ class Journal:
             {**self.record.ids.principals, **ids.principals},
             self.record.ids.old,
         )
-        self.record = replace(self.record, plan=whole, ids=merged, replans=self.record.replans + 1)
-        self.write({"plan": whole.document(), "ids": merged.document()})
+        self.record = replace(
+            self.record,
+            plan=whole,
+            ids=merged,
+            planned_ids=ids,
+            replans=self.record.replans + 1,
+        )
+        self.write(
+            {"plan": whole.document(), "ids": merged.document(), "planned_ids": ids.document()}
+        )
 
     def end(self, *, remaining: int, calls: Mapping[str, int]) -> None:
         """Write down that it ended, with what is left and how many requests it took, by kind."""
@@ -317,22 +327,23 @@ def read(path: Path) -> Record:
 def _taken_in(record: Record | None, line: JsonObject) -> Record:
     plan = line.get("plan")
     if "record" in line and isinstance(plan, dict):
-        ids = line.get("ids")
+        there = _ids(line, "ids")
         return Record(
             id=str(line["record"]),
             plan=Plan.from_document(plan),
             started_at=datetime.fromisoformat(str(line["at"])),
-            ids=_ids(ids if isinstance(ids, dict) else {}),
+            ids=there,
+            planned_ids=there,
         )
     if record is None:
         message = "the first line is not the beginning of a record"
         raise ValueError(message)
     if isinstance(plan, dict):
-        ids = line.get("ids")
         return replace(
             record,
             plan=Plan.from_document(plan),
-            ids=_ids(ids if isinstance(ids, dict) else {}),
+            ids=_ids(line, "ids"),
+            planned_ids=_ids(line, "planned_ids" if "planned_ids" in line else "ids"),
             replans=record.replans + 1,
         )
     if "ended" in line:
@@ -345,7 +356,7 @@ def _taken_in(record: Record | None, line: JsonObject) -> Record:
         )
     outcome = Outcome.from_document(line)
     carried = record.ids
-    if outcome.id and outcome.state in {StepState.DONE, StepState.ADOPTED}:
+    if outcome.id and outcome.state in _CARRIES:
         step = next((s for s in record.plan.steps if s.id == outcome.step), None)
         if step is not None:
             carried = carried.with_id(
@@ -354,7 +365,10 @@ def _taken_in(record: Record | None, line: JsonObject) -> Record:
     return replace(record, outcomes=(*record.outcomes, outcome), ids=carried, finished_at=None)
 
 
-def _ids(document: JsonObject) -> IdMap:
+def _ids(line: JsonObject, place: str) -> IdMap:
+    kept = line.get(place)
+    document: JsonObject = kept if isinstance(kept, dict) else {}
+
     def table(name: str) -> dict[str, str]:
         found = document.get(name)
         return {k: str(v) for k, v in found.items()} if isinstance(found, dict) else {}

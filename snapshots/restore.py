@@ -31,6 +31,7 @@ from snapshots.model import (
     Change,
     ChangeType,
     Key,
+    Recovery,
     Resource,
     Snapshot,
 )
@@ -51,12 +52,14 @@ from snapshots.steps import (
     Action,
     Conflict,
     Keep,
+    NotRestorable,
     Plan,
     Record,
     Step,
     StepState,
     Substitution,
     token,
+    token_of,
 )
 from snapshots.take import Cloud as Looker
 from snapshots.take import Payloads as Keeper
@@ -85,6 +88,7 @@ class Request:
     regions: tuple[str, ...] = ()  # of the snapshot's accounts; empty: all
     secrets: Mapping[str, str] = field(default_factory=dict)  # key or glob -> reference
     live: Snapshot | None = None  # the source as it was last seen, when that is another snapshot
+    foreign: bool = False  # the target is in another tenant: principals of ours are unknown there
     retrain: bool = False  # hours and money: asked for, never by itself
     keep: Keep = Keep.BASELINE  # where live and target were both changed since
     threads: int = THREADS
@@ -103,6 +107,7 @@ class Tools:
     secret: Secret = no_secret
     progress: Callable[[Progress], None] | None = None
     models: Models | None = None  # who does steps for fine-tuned models
+    vouched: tuple[str, ...] = ()  # URIs of key vaults that muster may not see, and somebody did
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ def prepare(request: Request, tools: Tools, *, first: int = 1) -> Prepared:
     changes = list(compare(before, after, list_identity))
     soft = soft_deleted(tools.cloud, changes)
     context = replace(context, wanted=wanted, conflicts=conflicts, soft_deleted=soft, first=first)
-    made = plan(changes, context)
+    made = replace(plan(changes, context), down=tuple(sorted(tools.cloud.regions.down)))
     return Prepared(made, wanted, target, request)
 
 
@@ -440,6 +445,9 @@ def _compared(
         here_compared = {k: r for k, r in here.items() if k in keys}
     else:
         here_compared = here
+    strangers: tuple[NotRestorable, ...] = ()
+    if request.foreign:
+        wanted, strangers = _without_strangers(wanted, here)
     gone = _gone_scopes(tools.cloud, wanted, here)
     can = recoverable(
         wanted,
@@ -466,7 +474,7 @@ def _compared(
         sources=translated.sources,
         mapping=request.mapping,
         substitutions=substitutions,
-        not_restorable=can.not_restorable,
+        not_restorable=(*can.not_restorable, *strangers),
         only=request.only,
         prune=request.prune,
         whole=request.mapping.is_identity and not request.only,
@@ -475,6 +483,30 @@ def _compared(
         threads=request.threads,
     )
     return can.wanted, can.there, context, models
+
+
+def _without_strangers(
+    wanted: Mapping[Key, Resource], there: Mapping[Key, Resource]
+) -> tuple[dict[Key, Resource], tuple[NotRestorable, ...]]:
+    """Leave out roles of people and applications whom the target's tenant does not know."""
+    listed: list[NotRestorable] = []
+    kept = dict(wanted)
+    for key, resource in wanted.items():
+        if key.kind != "role-assignment" or key in there:
+            continue
+        if token_of(take_at(resource.body, "/properties/principalId")) is None:
+            del kept[key]
+            listed.append(
+                NotRestorable(
+                    key,
+                    Recovery.RECORDED,
+                    "The target is in another tenant, which does not know this principal: give "
+                    "the role there to whoever takes its place.",
+                    "https://learn.microsoft.com/azure/role-based-access-control/"
+                    "transfer-subscription",
+                )
+            )
+    return kept, tuple(listed)
 
 
 def _substitution(entry: Substitution) -> tuple[Key, str, str]:
@@ -637,6 +669,7 @@ def gates(prepared: Prepared, tools: Tools) -> tuple[GateResult, ...]:
         secret=tools.secret,
         there=prepared.target.resources,
         source=prepared.request.snapshot,
+        vouched=tools.vouched,
     )
 
 
@@ -787,6 +820,7 @@ def _apply(
             tools.cloud,
             journal,
             payloads=tools.store,
+            fingerprints=tools.fingerprints,
             clock=tools.clock,
             secret=tools.secret,
             threads=prepared.request.threads,
@@ -818,19 +852,22 @@ def take_back(
     threads: int = THREADS,
     stop: Event | None = None,
     tell: Tell | None = None,
+    overwrite: Callable[[Step], bool] = lambda _step: False,
 ) -> Record:
-    """Undo what a record did, last first."""
+    """Undo what a record did, last first. What was changed since is left, but for `overwrite`."""
     with records.open(record) as journal:
         found = undo(
             tools.cloud,
             journal,
             payloads=tools.store,
+            fingerprints=tools.fingerprints,
             clock=tools.clock,
             secret=tools.secret,
             threads=threads,
             stop=stop,
             tell=tell,
             models=tools.models,
+            overwrite=overwrite,
         )
         if tools.models is not None:
             tools.models.ended(found, 0)

@@ -440,6 +440,7 @@ class Plan:
     only: tuple[str, ...] = ()  # keys or globs that were chosen; empty: everything
     prune: bool = False  # whether what the snapshot has not is deleted
     replica: bool = False  # of the snapshot only what its steps say: made by `replicate`
+    down: tuple[str, ...] = ()  # regions that were declared down: nothing is sent there
     steps: tuple[Step, ...] = ()
     substitutions: tuple[Substitution, ...] = ()
     not_restorable: tuple[NotRestorable, ...] = ()
@@ -479,6 +480,7 @@ class Plan:
             "only": list(self.only),
             "prune": self.prune,
             "replica": self.replica,
+            "down": list(self.down),
             "steps": [step.document() for step in self.steps],
             "substitutions": [
                 {
@@ -531,6 +533,7 @@ class Plan:
             only=texts(document, "only"),
             prune=document.get("prune") is True,
             replica=document.get("replica") is True,
+            down=texts(document, "down"),
             steps=tuple(Step.from_document(item) for item in objects(document, "steps")),
             substitutions=tuple(
                 Substitution(
@@ -587,6 +590,7 @@ class Outcome:
     operation: str = ""  # URL of the long operation it started
     error: str = ""  # one line for people: never a secret
     remedy: str = ""
+    note: str = ""  # what to know of it although it went well: what an undo left behind
 
     def document(self) -> JsonObject:
         """Give it as one line of the Record."""
@@ -600,6 +604,7 @@ class Outcome:
             "operation": self.operation,
             "error": self.error,
             "remedy": self.remedy,
+            **({"note": self.note} if self.note else {}),
         }
 
     @classmethod
@@ -615,6 +620,7 @@ class Outcome:
             operation=_text(document, "operation"),
             error=_text(document, "error"),
             remedy=_text(document, "remedy"),
+            note=_text(document, "note"),
         )
 
 
@@ -630,6 +636,7 @@ class Record:
     started_at: datetime
     outcomes: tuple[Outcome, ...] = ()
     ids: IdMap = field(default_factory=IdMap)
+    planned_ids: IdMap = field(default_factory=IdMap)  # in the target when the plan was made
     finished_at: datetime | None = None
     replans: int = 0  # how often the rest was planned anew from what was there
     calls: abc.Mapping[str, int] = field(default_factory=dict)  # requests by kind, of the last run

@@ -17,7 +17,7 @@ from snapshots.errors import CloudError, MissingError
 from snapshots.kinds.openai import is_fine_tuned
 from snapshots.mapping import put_at, take_at
 from snapshots.model import Json, JsonObject, Key, Resource
-from snapshots.steps import Substitution, token_of
+from snapshots.steps import IdMap, Substitution, token_of
 
 JOBS = "/openai/v1/fine_tuning/jobs"
 _MODELS = "/openai/v1/models"
@@ -154,6 +154,13 @@ def with_model(deployment: Resource, name: str) -> Resource:
     body = put_at(deployment.body, "/properties/model", {**made, "name": name})
     assert isinstance(body, dict)
     return replace(deployment, body=body)
+
+
+def trained_as(deployment: Resource, ids: IdMap) -> Resource:
+    """Give a deployment with what was trained again in the place of the model that is lost."""
+    name = take_at(deployment.body, "/properties/model/name")
+    new = ids.ids.get(Key("fine-tuned-model", (*deployment.key.path[:3], str(name))))
+    return deployment if new is None or new == name else with_model(deployment, new)
 
 
 def _lost_weights(

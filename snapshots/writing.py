@@ -9,7 +9,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -31,7 +31,7 @@ from snapshots.mapping import missing_versions, put_at, take_at, versions_of
 from snapshots.model import Json, JsonObject, Key, Payload, Resource
 from snapshots.secrets import Fingerprints
 from snapshots.steps import IdMap, token_of
-from snapshots.training import JOBS, running, train, with_model
+from snapshots.training import JOBS, running, train, trained_as
 
 _V1 = "/openai/v1"
 _CLASSIC = {"api-version": "2025-04-01-preview"}
@@ -260,7 +260,7 @@ class Writer:
         assert isinstance(whole, dict)
         body = self.resolved(kind.write_shape(whole))
         if resource.key.kind == "deployment":
-            body = self._retrained(resource.key, body)
+            body = trained_as(Resource(resource.key, "", body), self.ids()).body
         if before is None and kind.random_id and _TWIN.search(resource.key.name):
             # Things of one name are told apart by the second in which they were made.
             self.clock.sleep(_PAUSE)
@@ -340,14 +340,6 @@ class Writer:
         return self._had(resource, answer.body)
 
     # ---- fine-tuned models ----------------------------------------------------------------
-
-    def _retrained(self, key: Key, body: JsonObject) -> JsonObject:
-        """Deploy what was trained again in the place of the model that is lost."""
-        name = take_at(body, "/properties/model/name")
-        new = self.ids().ids.get(Key("fine-tuned-model", (*key.path[:3], str(name))))
-        if new is None or new == name:
-            return body
-        return with_model(Resource(key, "", body), new).body
 
     def rebuild(self, model: Resource) -> Written:
         """Train a model again; give its new name. Takes hours. Raises CloudError, StoppedError."""
@@ -645,6 +637,12 @@ class Writer:
         """Delete what is there under that id; nothing there is as good."""
         kind, place = BY_NAME[resource.key.kind], self.place(resource.key)
         params = _params(kind)
+        if kind.off:
+            with suppress(MissingError):  # what holds it is gone
+                self.cloud.put(
+                    place, arm_path(resource), {**kind.off}, params=params, kind=kind.name
+                )
+            return
         match resource.key.kind:
             case "file" | "project-file" | "vector-store" | "project-vector-store":
                 what = "files" if kind.way is Way.UPLOAD else "vector_stores"
@@ -688,6 +686,20 @@ class Writer:
                 self.clock.sleep(_PAUSE)
             else:
                 return
+
+    def held_by(self, account: Resource) -> tuple[str, ...]:
+        """Give the deployments and projects in an account: what goes with it when it is deleted."""
+        found: list[str] = []
+        for kind in ("deployment", "project"):
+            where, params = f"{arm_path(account)}/{kind}s", _params(BY_NAME[kind])
+            try:
+                listed = list(
+                    self.cloud.list(self.place(account.key), where, params=params, kind=kind)
+                )
+            except MissingError:
+                continue
+            found += [f"{kind} {own_name(wire)}" for wire in listed]
+        return tuple(found)
 
     def group_is_empty(self, group: Resource) -> bool:
         """Whether nothing is in a resource group any more."""

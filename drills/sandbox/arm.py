@@ -114,6 +114,7 @@ class Behaviour:
     parent_required = True
     create_status = 201
     update_status = 200
+    deletable = True  # whether the API has a call to delete one
     delete_status = 200  # 204 when nothing was there, always
     delete_operation: LongOperation | None = None
 
@@ -530,6 +531,12 @@ class Arm:
         self._authorize(call, rid, "delete", rid.text)
         behaviour = self.behaviour(rid)
         self.world.access.check_locks(call, rid.text, delete=True)
+        if not behaviour.deletable:
+            raise ArmError(
+                405,
+                "HttpMethodNotAllowed",
+                f"The resource type '{rid.type}' does not support the http method 'DELETE'.",
+            )
         record = self.find(rid)
         if record is None:
             return Answer(204)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from muster.commands.restoring import approved, stopping, target_options
 from muster.invocation import Command, Exit, Invocation, described
+from muster.verbs.restore import (
+    cloud_for,
+    planned_code,
+    refused,
+    request_for,
+    save_plan,
+    teller,
+)
 from muster.verbs.restore import declare_down as send_nothing
-from muster.verbs.restore import planned_code, refused, request_for, save_plan, teller
 from muster.via import RESTORE, via
 from muster.wiring import Wiring
 
@@ -136,6 +145,7 @@ def _run(
             tools = wiring.restore_tools(
                 lambda p: line.tell(f"looking: {p.kind}, {p.done} of {p.total} listings")
             )
+            tools = replace(tools, cloud=cloud_for(wiring, request.mapping))
             prepared = prepare(request, tools)
             asked = gates(prepared, tools)
         save_plan(prepared.plan, save)

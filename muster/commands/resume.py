@@ -26,7 +26,8 @@ from muster.wiring import Wiring
 def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) -> int:
     """Go on with RECORD after a crash, a stop, or a repaired cause.
 
-    Steps that were begun are looked up first: what they made is adopted, not made twice.
+    Steps that were begun are looked up first: what they made is adopted, not made twice. Regions
+    that were declared down when it was planned stay so.
     """
     from muster.report.plan import document, outcome_lines
     from muster.report.progress import ProgressLine
@@ -34,9 +35,12 @@ def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) 
     from snapshots.steps import StepState
 
     with Wiring(invocation.settings(), invocation.environment, tell=invocation.warn) as wiring:
-        send_nothing(wiring, declare_down)
         records = wiring.records()
         known = records.read(record)
+        if known.plan.down:
+            names = ", ".join(known.plan.down)
+            invocation.say(f"declared down, as when it was planned: {names}")
+        send_nothing(wiring, (*known.plan.down, *declare_down))
         request = request_of(wiring, known)
         tools = tools_for(wiring, known)
         with ProgressLine(invocation) as line, stopping(invocation) as stop:
@@ -72,22 +76,30 @@ def command(invocation: Invocation, record: str, declare_down: tuple[str, ...]) 
 @described(
     "muster undo last",
     "muster undo last --apply --yes",
+    "muster undo 20261122T0912 --overwrite --apply",
     exits=(Exit.CLEAN, Exit.ERROR, Exit.FINDINGS),
 )
 @click.command("undo", cls=Command)
 @click.argument("record", default="last")
 @click.option("--apply", "apply_", is_flag=True, help="Do it; without, only show what would be.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Take back also what somebody changed since: that change is lost.",
+)
 @click.pass_obj
-def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
+def undo(invocation: Invocation, record: str, apply_: bool, yes: bool, overwrite: bool) -> int:
     """Take back what RECORD did, last first.
 
     What was made is deleted, what was changed is written back, what was deleted is made again.
+    Each is read again first: what somebody changed since RECORD wrote it is left alone and told,
+    and the exit code is 2.
     """
     from muster.report.plan import document
     from muster.report.progress import ProgressLine
     from muster.report.terminal import plural, text
-    from snapshots.apply import to_undo
+    from snapshots.apply import left_behind, to_undo
     from snapshots.restore import take_back
     from snapshots.steps import StepState
 
@@ -102,6 +114,8 @@ def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
                 for step in steps:
                     action = step.undo.value if step.undo is not None else "nothing for"
                     invocation.show(text(f"{action} {step.key}  (was {step.action.value})"))
+                    if left_behind(step):
+                        invocation.show(text(f"    {left_behind(step)}", "yellow"))
                 invocation.show(text(f"{plural(len(steps), 'step')} to take back", "bold"))
                 if steps:
                     invocation.say("nothing was changed: --apply does it")
@@ -109,6 +123,7 @@ def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
         if not invocation.confirm(f"take back {plural(len(steps), 'step')}?", yes=yes):
             invocation.warn("nothing was changed")
             return Exit.ERROR
+        send_nothing(wiring, known.plan.down)
         tools = tools_for(wiring, known)
         with ProgressLine(invocation) as line, stopping(invocation) as stop:
             found = take_back(
@@ -118,6 +133,7 @@ def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
                 threads=wiring.settings.restore.threads,
                 stop=stop,
                 tell=teller(line.tell),
+                overwrite=lambda _step: overwrite,
             )
         left = [s for s in steps if found.state(s.id) is not StepState.UNDONE]
         if invocation.json:
@@ -128,6 +144,9 @@ def undo(invocation: Invocation, record: str, apply_: bool, yes: bool) -> int:
                 invocation.show(
                     text(f"not taken back: {step.key}: {last.error if last else ''}", "bold red")
                 )
+            for step in steps:
+                if step not in left and left_behind(step):
+                    invocation.show(text(f"{step.key}: {left_behind(step)}", "yellow"))
             done = len(steps) - len(left)
             invocation.show(text(f"{plural(done, 'step')} taken back", "bold"))
     if stop.is_set():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from muster.report import documents
 from muster.report.terminal import change_lines, iso, plural, span, table, text
-from snapshots.apply import counts
+from snapshots.apply import counts, left_behind
 from snapshots.gates import GateResult
 from snapshots.model import Change, Json, JsonObject, Missing, canonical
 from snapshots.steps import Plan, Record, Step, StepState
@@ -129,6 +129,7 @@ def _step(step: Step, record: Record | None) -> JsonObject:
         "expected_seconds": step.seconds,
         "expected_calls": step.calls,
         "undo": step.undo.value if step.undo is not None else None,
+        "undo_leaves": left_behind(step) or None,
         "paths": [documents.path(path) for path in step.paths],
         "payloads": [{"sha256": p.sha256, "size": p.size} for p in step.payloads],
         "questions": [

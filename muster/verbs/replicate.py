@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from muster.invocation import Exit
 from muster.settings import PairSettings
+from muster.verbs.restore import cloud_for
 from muster.wiring import Wiring, mapping_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def tools_for(wiring: Wiring, record: Record) -> Tools:
 
     tools = wiring.restore_tools()
     if not record.plan.replica:
-        return tools
+        return replace(tools, cloud=cloud_for(wiring, record.plan.mapping))
     regions = dict(record.plan.mapping.regions)
     for pair in wiring.settings.estate.pairs:
         if regions.get(pair.primary) == pair.standby:

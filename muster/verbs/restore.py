@@ -14,6 +14,7 @@ from snapshots.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from snapshots.apply import Happened
+    from snapshots.cloud import Cloud
     from snapshots.gates import GateResult
     from snapshots.model import Snapshot
     from snapshots.plan import Estimates
@@ -52,6 +53,8 @@ def request_for(
     elif to != "same":
         mapping, words = _elsewhere(loaded, to), to
     asked = request_with(wiring, loaded, mapping, words, only, prune, regions)
+    if to == "standby":
+        asked = replace(asked, foreign=cloud_for(wiring, mapping) is not wiring.cloud())
     newest = ledger.resolve("latest")
     live = ledger.load(newest) if newest != loaded.id else None
     return replace(asked, live=live, keep=Keep(on_conflict), retrain=retrain)
@@ -81,6 +84,15 @@ def request_with(
         threads=chosen.threads,
         estimates=learned(wiring),
     )
+
+
+def cloud_for(wiring: Wiring, mapping: Places) -> Cloud:
+    """Give the way out to where a mapping leads: a pair's standby may be in another tenant."""
+    regions = dict(mapping.regions)
+    for pair in wiring.settings.estate.pairs:
+        if regions and regions.get(pair.primary) == pair.standby:
+            return wiring.cloud_of(pair.tenant)
+    return wiring.cloud()
 
 
 def learned(wiring: Wiring) -> Estimates:
@@ -149,7 +161,7 @@ def declare_down(wiring: Wiring, regions: tuple[str, ...]) -> None:
                 where="--declare-down",
                 remedy=f"did you mean {near[0]}?" if near else f"write one of {_listed(known)}",
             )
-        wiring.cloud().regions.declare_down(region, "by --declare-down")
+        wiring.declare_down(region, "by --declare-down")
 
 
 def _regions_kept(wiring: Wiring) -> set[str]:
@@ -232,6 +244,7 @@ def request_of(wiring: Wiring, record: Record) -> Request:
     # all there is, and that is in the target's names already.
     found = {step.key: step.after for step in plan.steps if step.after is not None}
     wanted = Snapshot(plan.estate, plan.made_at, plan.version, found, id=plan.snapshot)
+    foreign = cloud_for(wiring, plan.mapping) is not wiring.cloud()
     if plan.replica:
         return request_with(wiring, wanted, Places(), plan.target, (), plan.prune, ())
     try:
@@ -239,4 +252,5 @@ def request_of(wiring: Wiring, record: Record) -> Request:
     except NotFoundError:
         return request_with(wiring, wanted, plan.mapping, plan.target, (), plan.prune, ())
     regions = tuple(plan.mapping.regions)
-    return request_with(wiring, loaded, plan.mapping, plan.target, plan.only, plan.prune, regions)
+    asked = request_with(wiring, loaded, plan.mapping, plan.target, plan.only, plan.prune, regions)
+    return replace(asked, foreign=foreign)

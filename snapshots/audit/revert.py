@@ -198,10 +198,23 @@ def carry_out(
     journal = records.begin(prepared.plan, ids_of(prepared.live.resources))
     with journal:
         if secret is None:
-            record = apply(cloud, journal, payloads=payloads, clock=reader.clock, stop=stop)
+            record = apply(
+                cloud,
+                journal,
+                payloads=payloads,
+                fingerprints=reader.fingerprints,
+                clock=reader.clock,
+                stop=stop,
+            )
         else:
             record = apply(
-                cloud, journal, payloads=payloads, clock=reader.clock, stop=stop, secret=secret
+                cloud,
+                journal,
+                payloads=payloads,
+                fingerprints=reader.fingerprints,
+                clock=reader.clock,
+                stop=stop,
+                secret=secret,
             )
         after = reader.read([c.finding.key for c in prepared.chosen], prepared.live)
         remaining = 0

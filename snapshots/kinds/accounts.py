@@ -188,5 +188,6 @@ DEFENDER_SETTING = Kind(
     parent="account",
     applies=serves_models,
     location=Location(path="{id}/defenderForAISettings", params=API),
+    off={"properties": {"state": "Disabled"}},  # the API lists get, put and patch alone
     comeback=Comeback(Recovery.RESTORED, "Set again by name.", _REST + "defender-for-ai-settings"),
 )

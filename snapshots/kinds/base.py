@@ -186,6 +186,8 @@ class Kind:
     serial_per_account: bool = False  # one write at a time, else 409 RequestConflict
     way: Way = Way.PUT
     writable: Callable[[Mapping[str, Json]], bool] = _nothing_written
+    # Where Azure has no call to delete one: what is written instead, which comes to the same.
+    off: Mapping[str, Json] = field(default_factory=dict)
     recovery_of: Callable[[Resource], Comeback] | None = None  # where resources of a kind differ
     normalise_body: Normaliser = field(init=False, repr=False, compare=False)
 
@@ -215,6 +217,10 @@ class Kind:
     def recovery(self, resource: Resource) -> Comeback:
         """Say how this one comes back."""
         return self.recovery_of(resource) if self.recovery_of is not None else self.comeback
+
+    def is_off(self, body: Mapping[str, Json]) -> bool:
+        """Whether it is as it is left where it cannot be deleted."""
+        return bool(self.off) and all(body.get(name) == value for name, value in self.off.items())
 
     def write_shape(self, body: Mapping[str, Json]) -> JsonObject:
         """Give what a write may hold of a canonical body: all but what Azure alone sets.

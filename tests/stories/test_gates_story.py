@@ -202,6 +202,19 @@ def test_a_customer_managed_key_must_fit_the_account_it_shall_protect(
     (gate,) = closed(before)
     assert "is in eastus2, and must be in westeurope" in gate.detail
     assert "[estate.pair.keys]" in gate.remedy
+    # A vault that cannot be seen is not known to fit, until somebody answers for just that one.
+    assert sandbox.call("DELETE", vault).ok
+    (gate,) = closed(before)
+    assert gate.detail.startswith("not known: https://kv-contoso-hr.vault.azure.net is in no")
+    assert "vouched_vaults" in gate.remedy
+    prepared = engine.prepare(before, "account/aoai-hr-weu")
+
+    def vouched(uri: str) -> list[bool]:
+        tools = replace(engine.tools, vouched=(uri,))
+        return [g.passed for g in gates(prepared, tools) if g.name == "key"]
+
+    assert vouched("https://KV-contoso-hr.vault.azure.net/") == [True]
+    assert vouched("https://kv-other.vault.azure.net/") == [False]
 
 
 def test_credentials_of_a_wrong_form_are_found_beforehand_and_never_quoted(

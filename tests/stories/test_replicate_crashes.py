@@ -156,6 +156,13 @@ def test_a_replication_is_taken_back_models_and_all(site: Site, way: str) -> Non
     assert set(site.deployments()) >= FINE_TUNED
     undone = told(site, "undo", "last", "--apply", "--yes")
     assert {step["state"] for step in undone["steps"]} == {"undone"}
+    stays = {str(step["undo_leaves"]) for step in undone["steps"] if step["undo_leaves"]}
+    words = {"source": "", "checkpoint": "copied checkpoint stays", "retrain": "job stays"}[way]
+    assert bool(stays) == bool(words)
+    assert all(words in text for text in stays)
+    # And the record keeps it, for whoever reads it later.
+    file = max(Path(f"{site.file.parent}/ledger.git-records").glob("*.jsonl"))
+    assert not words or words in file.read_text("utf-8")
     assert set(site.deployments()) == set(before)
     known = registry(site)
     assert known.last is not None

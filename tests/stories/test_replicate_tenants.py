@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,42 @@ def test_models_come_over_from_another_tenant_and_answer_as_their_source(site: S
     checks = json.loads(site.capsys.readouterr().out)["checks"]
     assert [c for c in checks if "could not be asked" in c["detail"]] == []
     assert {c["state"] for c in checks if c["name"] == "fine-tuned model"} == {"met"}
+
+
+def test_a_restore_to_the_standby_goes_to_the_pairs_tenant_and_lists_who_is_unknown_there(
+    site: Site,
+) -> None:
+    site.configure()
+
+    def told(*words: str) -> tuple[int, Any]:
+        code = main([*words, "--config", str(site.file), "--format", "json", "--quiet"])
+        out = site.capsys.readouterr().out
+        return code, json.loads(out) if out.strip() else None
+
+    restoring = ("restore", "latest", "--to", "standby", "--only", "rai-policy/*",
+                 "--only", "role-assignment/*")  # fmt: skip
+    # The negative control: without the pair's tenant the target is looked for in the wrong one.
+    code, blind = told(*restoring)
+    assert (code, blind["steps"]) == (3, [])
+    assert blind["gaps"]
+    text = site.file.read_text("utf-8")
+    pair = 'standby = "eastus2"\n'
+    site.file.write_text(text.replace(pair, f'{pair}tenant = "{TENANT}"\n'), "utf-8")
+    site.sandbox.control("DELETE", "journal")
+    code, planned = told(*restoring)
+    assert code == 0, planned
+    steps = str(len(planned["steps"]))
+    code, done = told(*restoring, "--apply", "--yes", "--approve", steps)
+    assert code == 0, (code, done and done["steps"], done and done["remaining_changes"])
+    assert {s["key"].partition("/")[0] for s in done["steps"]} >= {"rai-policy"}
+    lost = [n for n in done["not_restorable"] if n["key"].startswith("role-assignment/")]
+    assert lost
+    assert all("another tenant" in n["sentence"] for n in lost)
+    changed = [e for e in site.sandbox.journal() if e["method"] in {"PUT", "DELETE", "PATCH"}]
+    assert changed
+    assert all(f"/subscriptions/{site.dr}/" in e["path"].lower() for e in changed)
+    undone_code, undone = told("undo", "last", "--apply", "--yes")
+    assert (undone_code, {s["state"] for s in undone["steps"]}) == (0, {"undone"})
 
 
 def test_within_one_tenant_no_model_goes_that_way(pair_site: Site) -> None:

@@ -64,6 +64,7 @@ class Defender(Behaviour):
     """Microsoft.CognitiveServices/accounts/defenderForAISettings."""
 
     type = f"{ACCOUNTS}/defenderForAISettings"
+    deletable = False  # the API lists get, list, put and patch
 
     def prepare(self, write: Write) -> Body:
         """On or off."""
