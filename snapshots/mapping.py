@@ -376,11 +376,10 @@ class _Writer:
                     self.note(at, value, made, "named by the mapping")
                     return made
         for table, why in ((mapping.keys, "key vault"), (mapping.hosts, "host")):
-            for old, new in table.items():
-                if old and old.lower() in value.lower():
-                    made = re.sub(re.escape(old), new, value, flags=re.IGNORECASE)
-                    self.note(at, value, made, f"{why} named by the mapping")
-                    value = made
+            made = _swapped(value, table)
+            if made != value:
+                self.note(at, value, made, f"{why} named by the mapping")
+                value = made
         if "/subscriptions/" in value.lower():
             made, changed = self._arm(value)
             if changed:
@@ -391,15 +390,19 @@ class _Writer:
         return value
 
     def _host(self, value: str, at: str) -> str:
-        for old, subdomain in self.places.subdomains.values():
-            if not old or not subdomain or old.lower() == subdomain.lower():
-                continue
-            pattern = rf"(?i)(?<![A-Za-z0-9.-]){re.escape(old)}(?=\.[a-z.]*azure\.|\.services\.ai)"
-            made = re.sub(pattern, subdomain, value)
-            if made != value:
-                self.note(at, value, made, "the account's endpoint is another")
-                value = made
-        return value
+        """Put the accounts' new subdomains in, all at once: one's new may be another's old."""
+        to = {
+            old.lower(): new
+            for old, new in self.places.subdomains.values()
+            if old and new and old.lower() != new.lower()
+        }
+        if not to:
+            return value
+        names = "|".join(re.escape(old) for old in sorted(to, key=len, reverse=True))
+        pattern = rf"(?i)(?<![A-Za-z0-9.-])(?:{names})(?=\.[a-z.]*azure\.|\.services\.ai)"
+        made = re.sub(pattern, lambda found: to[found.group().lower()], value)
+        self.note(at, value, made, "the account's endpoint is another")
+        return made
 
     def _account(self, resource: Resource, body: JsonObject) -> JsonObject:
         here = (resource.key.path[0], resource.key.path[1], resource.key.path[2])
@@ -486,6 +489,19 @@ class _Writer:
                 model = {**model, "source": source}
         body["properties"] = {**found, "model": model}
         return body
+
+
+def _swapped(value: str, table: abc.Mapping[str, str]) -> str:
+    """Put new hosts in the place of old ones, all at once, and only where the whole name stands.
+
+    "kv.vault.azure.net" is not in "old-kv.vault.azure.net", nor in "kv.vault.azure.net.example".
+    """
+    to = {old.rstrip("/").lower(): new.rstrip("/") for old, new in table.items() if old}
+    if not to:
+        return value
+    names = "|".join(re.escape(old) for old in sorted(to, key=len, reverse=True))
+    pattern = rf"(?i)(?<![A-Za-z0-9.-])(?:{names})(?![A-Za-z0-9-]|\.[A-Za-z0-9])"
+    return re.sub(pattern, lambda found: to[found.group().lower()], value)
 
 
 def role_in(definition: str, subscription: str) -> str:

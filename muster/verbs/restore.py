@@ -51,7 +51,7 @@ def request_for(
         mapping, regions = mapping_of(chosen), (chosen.primary,)
         words = f"standby {chosen.standby}"
     elif to != "same":
-        mapping, words = _elsewhere(loaded, to), to
+        mapping, words = elsewhere(loaded, to), to
     asked = request_with(wiring, loaded, mapping, words, only, prune, regions)
     if to == "standby":
         asked = replace(asked, foreign=cloud_for(wiring, mapping) is not wiring.cloud())
@@ -118,23 +118,34 @@ def _pair(wiring: Wiring, wanted: str | None) -> PairSettings:
     raise InputError(what, where="--pair", remedy=f"name a primary region of: {known}")
 
 
-def _elsewhere(snapshot: Snapshot, to: str) -> Places:
+def elsewhere(snapshot: Snapshot, to: str) -> Places:
+    """Give the mapping into a subscription, or a group of it. Raises InputError."""
     import re
 
     from snapshots.steps import Mapping as Places
 
-    subscription, _, group = to.strip("/").removeprefix("subscriptions/").partition("/")
-    group = group.removeprefix("resourceGroups/")
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", subscription):
+    found = re.fullmatch(
+        r"/?(?:subscriptions/)?(?P<subscription>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+        r"(?:/(?:resourcegroups/)?(?P<group>[-\w.()]{0,89}[-\w()]))?/?",
+        to,
+        re.IGNORECASE,
+    )
+    if found is None:
         raise InputError(
             f"{to!r} is no target",
             where="--to",
             remedy="write same, standby, a subscription id, or SUBSCRIPTION/GROUP",
         )
+    subscription, group = found["subscription"].lower(), found["group"] or ""
     subscriptions = {key.path[0] for key in snapshot.resources}
-    groups = {key.path[1] for key in snapshot.resources if key.kind == "resource-group"}
+    # By what is in them, too: a group that could not be read itself is in a gap.
+    groups = {
+        key.path[1]
+        for key in snapshot.resources
+        if key.kind == "resource-group" or (len(key.path) > 2 and "/" not in key.path[1])
+    }
     return Places(
-        subscriptions=dict.fromkeys(sorted(subscriptions), subscription.lower()),
+        subscriptions=dict.fromkeys(sorted(subscriptions), subscription),
         resource_groups=dict.fromkeys(sorted(groups), group) if group else {},
     )
 

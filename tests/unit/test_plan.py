@@ -185,6 +185,43 @@ def test_two_accounts_never_become_one() -> None:
         translate(snapshot(both), mapping)
 
 
+def test_a_host_is_put_in_only_where_its_whole_name_stands_and_never_twice() -> None:
+    """Two that change places stay two; a longer name that holds a shorter one stays as it is."""
+    texts: JsonObject = {
+        "plain": "https://one.contoso.com/search",
+        "end": "one.contoso.com.",
+        "swapped": "https://two.contoso.com:443/",
+        "longer": "https://old-one.contoso.com/ https://one.contoso.com.example/",
+        "first": "https://first.openai.azure.com/",
+        "second": "https://second.openai.azure.com/",
+        "both": "https://not-first.openai.azure.com/",
+    }
+
+    def account(name: str) -> Resource:
+        made = resource("account", S, "rg", name)
+        return replace(made, body={**made.body, "properties": {"customSubDomainName": name}})
+
+    first, second = account("first"), account("second")
+    held = replace(resource("rai-policy", S, "rg", "first", "p"), body={"properties": texts})
+    mapping = Mapping(
+        hosts={"one.contoso.com": "two.contoso.com", "two.contoso.com": "one.contoso.com"},
+        accounts={
+            "first": AccountPlace("first", subdomain="second"),
+            "second": AccountPlace("second", subdomain="third"),
+        },
+    )
+    translated = translate(snapshot({r.key: r for r in (first, second, held)}), mapping)
+    assert translated.snapshot.resources[held.key].body["properties"] == {
+        "plain": "https://two.contoso.com/search",
+        "end": "two.contoso.com.",
+        "swapped": "https://one.contoso.com:443/",
+        "longer": texts["longer"],
+        "first": "https://second.openai.azure.com/",
+        "second": "https://third.openai.azure.com/",
+        "both": texts["both"],
+    }
+
+
 def version(number: int) -> JsonObject:
     return {"definition": {"n": number}}
 
