@@ -109,6 +109,7 @@ class EngineVerbs:
 
     def restore(self, ask: Ask, *, act: Act | None) -> Restored:
         """Plan and apply; without `act`, only plan. Raises when a step failed or a gate closed."""
+        from snapshots.gates import vaults_of
         from snapshots.restore import Request, execute, gates, prepare
 
         tools = self._wiring.restore_tools()
@@ -117,6 +118,8 @@ class EngineVerbs:
         if ask.placeholders or self._made_up:
             secrets["*"] = PLACEHOLDER
             tools = replace(tools, secret=self._secret)
+        if self._made_up:  # a twin has no key vaults: there is nothing to look at
+            tools = replace(tools, vouched=vaults_of(ask.snapshot, ask.mapping.keys))
         request = Request(
             snapshot=ask.snapshot,
             target="drill",

@@ -681,6 +681,17 @@ class _Gates:
             )
 
 
+def vaults_of(snapshot: Snapshot, mapped: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the key vaults that a snapshot's bodies name, and those that a mapping puts there."""
+    found = {uri.rstrip("/").lower() for uri in mapped.values()}
+    for key, resource in snapshot.resources.items():
+        place = _ENCRYPTED.get(key.kind)
+        uri = take_at(resource.body, f"{place}/keyVaultProperties/keyVaultUri") if place else None
+        if isinstance(uri, str) and uri:
+            found.add(uri.rstrip("/").lower())
+    return tuple(sorted(found))
+
+
 # What `credentials` of a connection must hold, where one value alone does not do.
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "AccessKey": ("accessKeyId", "secretAccessKey"),
