@@ -21,6 +21,7 @@ from drills.sandbox.wire import Answer, ArmError, Body, Call
 from drills.sandbox.world import World
 
 OPERATIONS = "operations"
+SKIP_TOKEN = re.compile(r"[0-9]{1,9}(-[0-9]{1,12})?")
 
 
 @dataclass(slots=True)
@@ -437,23 +438,25 @@ class Arm:
         opaque to clients. The settings empty_pages and relative_next make awkward but legal pages.
         """
         size = size or int(self.world.setting("page_size") or 0)
-        if self.world.setting("shuffle"):
-            values = disturb(values, self.noise)
         token = call.parameter("$skiptoken")
-        awkward = bool(self.world.setting("empty_pages"))
-        if awkward and not token:
-            return Answer(200, {"value": [], "nextLink": self.next_link(call, "0")})
-        try:
-            start = int(token or 0)
-        except ValueError:
-            start = -1
-        if start < 0:
+        if token and not SKIP_TOKEN.fullmatch(token):
             raise ArmError(400, "InvalidSkipToken", "The provided skip token is not valid.")
+        at, _, order = (token or "0").partition("-")
+        start = int(at)
+        if self.world.setting("shuffle"):
+            # The token carries the order, so that the pages of one listing are cut from one list.
+            order = order or str(self.noise.getrandbits(32))
+            random.Random(order).shuffle(values := disturb(values, self.noise))
+            order = f"-{order}"
+        else:
+            order = ""
+        if self.world.setting("empty_pages") and not token:
+            return Answer(200, {"value": [], "nextLink": self.next_link(call, f"0{order}")})
         if not size or start + size >= len(values):
             return Answer(200, {"value": values[start:]})
         body = {
             "value": values[start : start + size],
-            "nextLink": self.next_link(call, str(start + size)),
+            "nextLink": self.next_link(call, f"{start + size}{order}"),
         }
         return Answer(200, body)
 
@@ -677,14 +680,8 @@ def _odd(value: object, kind: type) -> bool:
 
 
 def disturb(values: list[Body], noise: random.Random) -> list[Body]:
-    """The same list as the service might also give it: other order, other case, other emptiness.
-
-    Pages of one listing keep their order only while the setting is off, so it goes with whole
-    answers (page_size 0).
-    """
-    out = [_disturbed(value, noise) for value in values]
-    noise.shuffle(out)
-    return out
+    """The same items as the service might also give them: other case, other emptiness."""
+    return [_disturbed(value, noise) for value in values]
 
 
 def _disturbed(value: Any, noise: random.Random) -> Any:

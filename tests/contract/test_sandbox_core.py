@@ -291,6 +291,23 @@ def test_every_page_is_reached_by_its_next_link(
     assert names == [f"s{i}" for i in range(5)]
 
 
+def test_pages_of_a_disturbed_listing_still_hold_everything_once(
+    sandbox: RunningSandbox, group: str
+) -> None:
+    everything = {f"s{i}" for i in range(9)}
+    for name in everything:
+        search(sandbox, group, name)
+    sandbox.control("PUT", "settings", {"page_size": 2, "shuffle": True})
+    orders = set()
+    for _ in range(6):
+        found = resources(sandbox).resources.list_by_resource_group("rg-core-test")
+        names = tuple(str(r.name) for r in found)
+        assert len(names) == len(everything)
+        assert set(names) == everything
+        orders.add(names)
+    assert len(orders) > 1  # the control: it is another order now and then
+
+
 def test_a_lock_stops_deletes_and_a_read_only_one_stops_writes(
     sandbox: RunningSandbox, group: str
 ) -> None:

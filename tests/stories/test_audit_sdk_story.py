@@ -180,7 +180,7 @@ class Noted:
 def test_edits_by_azures_own_clients_are_told_with_who_when_and_how_bad(
     site: Site, clients: dict[str, Clients]
 ) -> None:
-    site.settings(shuffle=True)
+    site.settings(shuffle=True, page_size=3)
     site.approve_all()
     site.later()
     owner, pipeline = clients["platform-owner"], clients["pipeline"]
@@ -314,6 +314,7 @@ def test_edits_by_azures_own_clients_are_told_with_who_when_and_how_bad(
         definition=PromptAgentDefinition(model="care-chat", instructions="Tell everybody."),
     )
     models.vector_stores.create(name="fresh")
+    site.later(60)  # until it is processed, a file gives no content away
     swept = site.audit(Wishes(sweep=True))
     more = {(f.change.value, f.kind, f.key.name.lower()): f for f in swept.findings}
     assert more.keys() - {(c, k, n.lower()) for c, k, n in noted.edits} == {
