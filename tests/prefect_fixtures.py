@@ -6,9 +6,10 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -31,14 +32,18 @@ from snapshots.ledger import EVIDENCE, Ledger
 
 ROOT = Path(__file__).parent.parent
 _T = TypeVar("_T")
+_SOON = 10.0  # seconds until a hurried schedule comes: time for the scheduler to see it
 PATIENCE = 240.0  # seconds for anything; a machine that is shared may be slow
 # What a server and a worker do every minute or so, they do at once.
 QUICK = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "3",
-    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+    # What nobody here looks at.
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
     # Measuring Prefect's own server and workers would take most of the time and tell nothing.
     "COVERAGE_PROCESS_CONFIG": "",
     "COVERAGE_PROCESS_START": "",
@@ -115,7 +120,7 @@ def eventually(what: str, look: Callable[[], _T | None]) -> _T:
             found = None
         if found is not None and found is not False:
             return found
-        time.sleep(0.2)
+        time.sleep(0.5)  # what is asked costs the server, and so those that are waited for
     pytest.fail(f"in {PATIENCE:.0f} s there was not: {what}")
 
 
@@ -129,6 +134,7 @@ class PrefectSite:
     mailed: list[tuple[list[str], str]]
     heard: Path  # whom beyond this machine its processes looked up or connected to
     first: str = ""  # the commit of the snapshot that was taken before anything else
+    _coming: dict[str, datetime] = field(default_factory=dict)  # when each deployment's run is due
 
     @property
     def config(self) -> Path:
@@ -142,33 +148,56 @@ class PrefectSite:
         return main(["--config", str(self.config), *words])
 
     def hurry(self) -> list[str]:
-        """Have the first schedule of each deployment come at once, and the others not at all.
+        """Have the first schedule of each deployment come soon and once, the others not at all.
 
         A snapshot is cut for several workers, so that these are started, too. Gives the names of
-        the deployments that have a schedule.
+        the deployments that have a schedule, once each has its run.
         """
-        soon = {
-            "interval": 180,  # again, should the scheduler have been too late for the first time
-            "anchor_date": (datetime.now(UTC) + timedelta(seconds=3)).isoformat(),
-        }
-        return self._change([{"schedule": soon}, {"active": False}])
-
-    def calm(self) -> None:
-        """Have no schedule come any more."""
-        self._change([{"active": False}, {"active": False}])
-
-    def _change(self, changes: list[dict[str, Any]]) -> list[str]:
         scheduled: list[Any] = [d for d in self.server.deployments() if d["schedules"]]
         for deployment in scheduled:
             # Those of before first: of two alike the server takes one.
-            for number, schedule in reversed(list(enumerate(deployment["schedules"]))):
-                address = f"{self.server.url}/deployments/{deployment['id']}/schedules"
-                change = changes[min(number, 1)]
-                if deployment["name"] == "snapshots" and number == 0:
-                    change = {**change, "parameters": {"groups": 2}}
-                answer = _HTTP.patch(f"{address}/{schedule['id']}", json=change, timeout=30)
-                answer.raise_for_status()
+            for schedule in reversed(deployment["schedules"][1:]):
+                self._change(deployment, schedule, {"active": False})
+            self._soon(deployment)
+        for deployment in scheduled:
+            eventually(f"a run of {deployment['name']}", partial(self._planned, deployment))
         return sorted(self.server.names(scheduled))
+
+    def _soon(self, deployment: dict[str, Any]) -> None:
+        """Have a deployment's first schedule come in a moment, and not again today."""
+        at = datetime.now(UTC) + timedelta(seconds=_SOON)
+        self._coming[str(deployment["id"])] = at
+        change: dict[str, Any] = {
+            "schedule": {"interval": 24 * 3600, "anchor_date": at.isoformat()}
+        }
+        if deployment["name"] == "snapshots":
+            change["parameters"] = {"groups": 2}
+        self._change(deployment, deployment["schedules"][0], change)
+
+    def _planned(self, deployment: dict[str, Any]) -> bool:
+        """Whether the scheduler made the run; where it came too late, have it come once more."""
+        at = self._coming[str(deployment["id"])]
+        then = {
+            "after_": (at - timedelta(seconds=2)).isoformat(),
+            "before_": (at + timedelta(seconds=2)).isoformat(),
+        }
+        wanted = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"expected_start_time": then},
+        }
+        answer = _HTTP.post(f"{self.server.url}/flow_runs/filter", json=wanted, timeout=30)
+        answer.raise_for_status()
+        if any(found["auto_scheduled"] for found in answer.json()):
+            return True
+        if datetime.now(UTC) > at + timedelta(seconds=2 * _SOON):
+            self._soon(deployment)
+        return False
+
+    def _change(
+        self, deployment: dict[str, Any], schedule: dict[str, Any], change: dict[str, Any]
+    ) -> None:
+        address = f"{self.server.url}/deployments/{deployment['id']}/schedules/{schedule['id']}"
+        _HTTP.patch(address, json=change, timeout=30).raise_for_status()
 
     def with_server(self, *words: str) -> int:
         """One command line that knows where the server is (or was)."""
@@ -264,6 +293,17 @@ class PrefectSite:
 
     def markdown(self, run: str) -> str:
         return markdown_of(self.server.artifacts(run))
+
+    def shards(self, snapshot: str) -> dict[int, Run]:
+        """The runs that read the shards of a run of take-snapshot, by the number of the shard."""
+        wanted = {"flows": {"name": {"any_": ["take-shard"]}}}
+        answer = _HTTP.post(f"{self.server.url}/flow_runs/filter", json=wanted, timeout=30)
+        answer.raise_for_status()
+        return {
+            int(found["parameters"]["number"]): self.server.run(found["id"])
+            for found in answer.json()
+            if found["parameters"]["run"] == snapshot
+        }
 
     def runs(self, deployment: str) -> list[Run]:
         """The runs of a deployment that have begun, oldest first."""

@@ -281,3 +281,37 @@ def test_a_killed_drill_is_cleaned_up_by_the_hook(site: PrefectSite) -> None:
     assert not site.groups()
     with site.ledger() as ledger:
         assert ledger.tip(EVIDENCE)
+
+
+def test_a_cancelled_drill_cleans_up_and_its_evidence_says_so(site: PrefectSite) -> None:
+    slow = site.script("cancelled-look", wait=600)
+    run = site.start("run-drill/drills", drill=slow, mode="real", decide_minutes=30)
+    site.paused(run)
+    assert site.with_server("approve-run", run, "--approve", "--reason", "to be cancelled") == 0
+    site.said(run, "step 2 of 2")
+    assert site.groups(), "the drill has made nothing that could be left"
+    site.cancel(run)
+    assert site.ended(run).type == "CANCELLED"
+    decision = eventually(
+        "the decision's end",
+        lambda: next((d for d in site.decisions(run) if d["became"]), None),
+    )
+    evidence = site.evidence(decision["became"])
+    assert evidence["verdict"] == "interrupted"
+    assert evidence["cleanup"]["state"] == "clean"
+    assert not site.groups()
+
+
+def test_nobody_waits_for_ever(site: PrefectSite) -> None:
+    damage(site)
+    run = site.ended(
+        site.start(
+            "restore-snapshot/restores", snapshot=site.first, apply=True, decide_minutes=0.05
+        )
+    )
+    assert run.type == "FAILED", run.message
+    # The server ends a run that waited too long, and its process writes that down a moment later.
+    decided = eventually("the decision's end", lambda: site.decisions(run.id) or None)
+    assert [d["answer"] for d in decided] == ["expired"]
+    assert site.event("muster.approval.expired", run.id)["resource"]["muster.severity"]
+    assert site.muster("restore", site.first, "--apply", "--yes", "--quiet") == 0
