@@ -53,11 +53,10 @@ class RunJournal:
             raise LockedError(
                 "that drill still runs", where=str(path), remedy="wait for it, or use the switch"
             ) from error
-        if path.stat().st_size:
-            with path.open("rb") as reading:
-                reading.seek(-1, os.SEEK_END)
-                if reading.read(1) != b"\n":
-                    stream.write(b"\n")  # a line that a crash cut short stays alone
+        # A line that a crash cut short announces what was never begun: it goes, so that every other
+        # line that cannot be read is known for damage.
+        data = path.read_bytes()
+        os.ftruncate(stream.fileno(), data.rfind(b"\n") + 1)
         return cls(path, stream)
 
     def write(self, event: Mapping[str, Json]) -> None:
@@ -89,21 +88,28 @@ class Written:
     approvals: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()  # what the script says shall stay
     facts: JsonObject = field(default_factory=dict)
+    damaged: tuple[int, ...] = ()  # numbers of whole lines that cannot be read, from 1
 
 
 def read(path: Path) -> Written:
-    """Read a journal; a last line that was cut short is what never happened."""
+    """Read a journal; a last line that was cut short is what never happened.
+
+    What any other line that cannot be read wanted undone is not known: `damaged` names them.
+    """
     header: JsonObject = {}
     facts: JsonObject = {}
     found: dict[str, list[JsonObject]] = {"undo": [], "step": [], "gate": [], "check": []}
     approvals: list[str] = []
     kept: list[str] = []
-    for line in path.read_bytes().splitlines():
+    damaged: list[int] = []
+    data = path.read_bytes()
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
         try:
             event = orjson.loads(line)
         except orjson.JSONDecodeError:
-            continue
+            event = None
         if not isinstance(event, dict):
+            damaged.append(number)
             continue
         kind, what = event.get("event"), event.get("what")
         if kind == "begin":
@@ -126,6 +132,7 @@ def read(path: Path) -> Written:
         tuple(approvals),
         tuple(kept),
         facts,
+        tuple(damaged),
     )
 
 

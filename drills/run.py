@@ -48,7 +48,13 @@ from drills.model import (
 )
 from drills.script import parse, walk
 from drills.verbs import Equipment
-from snapshots.errors import InputError, LockedError, MusterError, RefusedError
+from snapshots.errors import (
+    DamagedStoreError,
+    InputError,
+    LockedError,
+    MusterError,
+    RefusedError,
+)
 from snapshots.mapping import region_of
 from snapshots.model import Json, JsonObject, Snapshot
 from snapshots.steps import Mapping as Substitutions
@@ -607,9 +613,11 @@ def settle(equipment: Equipment, *, also: str = "") -> tuple[Evidence, ...]:
 
     A drill that still runs is left alone, and so is a failover that was run with --keep, unless
     `also` names it (its id, or the beginning of it). Raises StoreError when the evidence cannot be
-    kept: the journal stays, and the next start tries again.
+    kept: the journal stays, and the next start tries again. Raises DamagedStoreError for a journal
+    without a header, after the others were settled.
     """
     found: list[Evidence] = []
+    headless: list[Path] = []
     for path in list(journals.unfinished(equipment.state)):
         try:
             journal = RunJournal.take_over(path)
@@ -617,9 +625,12 @@ def settle(equipment: Equipment, *, also: str = "") -> tuple[Evidence, ...]:
             continue
         done = False
         try:
-            written = journals.read(path)
-            if not path.exists() or not text(written.header, "id"):
+            if not path.exists() or not path.stat().st_size:
                 done = True  # killed before its first line was whole: nothing was begun
+                continue
+            written = journals.read(path)
+            if not text(written.header, "id"):
+                headless.append(path)
                 continue
             named = bool(also) and path.stem.startswith(also)
             evidence, state = _settled(written, equipment, named=named)
@@ -630,6 +641,13 @@ def settle(equipment: Equipment, *, also: str = "") -> tuple[Evidence, ...]:
             done = state is CleanUpState.CLEAN
         finally:
             journal.close(done=done)
+    if headless:
+        raise DamagedStoreError(
+            "the first line of an earlier drill's journal cannot be read, so it is not known what"
+            " that drill left behind",
+            where=f"{headless[0]}, line 1",
+            remedy="look for what carries the tag muster-drill, remove it, then move this away",
+        )
     return tuple(found)
 
 
@@ -646,6 +664,13 @@ def _settled(
     else:
         equipment.tell(f"an earlier drill did not end ({written.path.stem}): cleaning up")
         undone = _swept(written, drill, equipment)
+    if written.damaged:
+        lines = ", ".join(str(number) for number in written.damaged)
+        lost = (
+            f"line {lines} of {written.path} cannot be read: what it wanted undone is not known;"
+            " look there by hand, then move this file away"
+        )
+        undone = replace(undone, state=CleanUpState.LEFT, left=(*undone.left, lost))
     undone = replace(undone, kept=written.kept)
     return _interrupted(written, undone, equipment).evidence, undone.state
 

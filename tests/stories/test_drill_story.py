@@ -131,6 +131,42 @@ def test_a_switch_goes_back_after_a_failure_and_the_stop_switch_stops(
     assert "stop switch" in words
 
 
+def test_a_damaged_journal_is_cleaned_up_as_far_as_it_is_known_and_never_forgotten(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = config.parent / "ledger.git-drills"
+    journal = state / "20261101T000000Z-aaaaaa.jsonl"
+    header = {
+        "event": "begin",
+        "id": journal.stem,
+        "drill": "old",
+        "file": "old.yaml",
+        "mode": "real",
+        "estate": "demo",
+        "started_at": "2026-11-01T00:00:00+00:00",
+        "text": "title: O\nobjective: {}\ntarget: none\nblast_radius: none\nsteps: [{wait: 1s}]\n",
+    }
+    state.mkdir(exist_ok=True)
+    whole = [json.dumps(header), "rubbish", '{"event": "facts", "what": {}}']
+    journal.write_text("\n".join([*whole, ""]))
+    code, found = drill(capsys, config, "clean")
+    assert (code, found["left"]) == (2, [journal.stem])
+    assert journal.exists()
+    with Ledger.open(config.parent / "ledger.git") as ledger:
+        (evidence,) = (e.document for e in EvidenceBook(ledger, None).all())
+    assert evidence["verdict"] == "interrupted"
+    assert "line 2" in str(evidence["cleanup"])
+    journal.write_text("\n".join(["rubbish", *whole[1:], ""]))
+    code, words = drill(capsys, config, "clean")
+    assert code == 1
+    assert "line 1" in str(words)
+    assert journal.exists()
+    # The control: the same journal undamaged is settled and gone.
+    journal.write_text("\n".join([whole[0], whole[2], ""]))
+    assert drill(capsys, config, "clean")[0] == 0
+    assert not journal.exists()
+
+
 @pytest.mark.timeout(7200)  # a hundred of them, under stress
 def test_a_drill_killed_at_any_instant_is_cleaned_up_by_the_next_start(
     sandbox: RunningSandbox, config: Path, capsys: pytest.CaptureFixture[str]

@@ -361,6 +361,23 @@ def test_a_journal_survives_a_cut_line_and_is_nobody_elses(tmp_path: Path) -> No
     assert not list(unfinished(tmp_path))
 
 
+def test_a_line_of_a_journal_that_cannot_be_read_is_damage_and_not_a_cut(tmp_path: Path) -> None:
+    journal = RunJournal.begin(tmp_path, "a", {"id": "a"})
+    for what in ("group", "file", "switch"):
+        journal.write({"event": "undo", "what": {"undo": what}})
+    journal.close(done=False)
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join([*lines[:2], b"\0" * 20 + b"\n", *lines[3:], b'{"event"']))
+    found = read(journal.path)
+    assert [u["undo"] for u in found.undo] == ["group", "switch"]
+    assert found.damaged == (3,)
+    taken = RunJournal.take_over(journal.path)
+    taken.write({"event": "facts", "what": {"kept": True}})
+    found = read(journal.path)
+    assert (found.damaged, found.facts) == ((3,), {"kept": True})
+    taken.close(done=True)
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: st.dictionaries(st.text(max_size=2), inner, max_size=3),
