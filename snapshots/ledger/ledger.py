@@ -307,12 +307,13 @@ class Ledger:
                 raise StoreError(
                     f"the ledger cannot be written: {denied.strerror}", where=str(self.path)
                 ) from denied
-            self._git.inherit[:] = held
+            self._git.inherit[:], self._git.holder = held, threading.get_ident()
             self._depth = 1
             try:
                 yield
             finally:
                 self._depth = 0
+                self._git.holder = 0
                 self._git.inherit.clear()
                 lock.release()
         finally:

@@ -82,6 +82,7 @@ class Git:
     path: Path
     executable: str = "git"
     inherit: list[int] = field(default_factory=list)  # descriptors of locks that children share
+    holder: int = 0  # the thread that holds those locks
 
     def environment(
         self, *, remote: bool = False, more: Mapping[str, str] | None = None
@@ -129,8 +130,10 @@ class Git:
     ) -> subprocess.Popen[bytes]:
         """Start Git. Raises StoreError when there is no Git."""
         # A child that outlives a killed muster keeps the lock until it ends, so that nobody
-        # sweeps away the files it still writes.
-        shared = tuple(self.inherit) if sys.platform != "win32" else ()
+        # sweeps away the files it still writes. Children of other threads only read: they must not
+        # keep the lock longer than its holder, who may close it the moment they start.
+        holds = self.holder == threading.get_ident() and sys.platform != "win32"
+        shared = tuple(self.inherit) if holds else ()
         try:
             return subprocess.Popen(
                 self.command(*arguments, config=config),

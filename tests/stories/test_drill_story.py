@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from drills.evidence import EvidenceBook
 from muster.cli import main
 from snapshots.ledger import Ledger
+from tests.drill_fixtures import told
 from tests.sandbox_fixtures import RunningSandbox
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,7 @@ def config(sandbox: RunningSandbox, tmp_path: Path, capsys: pytest.CaptureFixtur
 def drill(capsys: pytest.CaptureFixture[str], config: Path, *words: str) -> tuple[int, Any]:
     code = main(["drill", *words, "--config", str(config), "--format", "json", "--quiet"])
     out, err = capsys.readouterr()
-    assert out or code == 1, err
-    return code, json.loads(out) if out else err
+    return code, told(code, out, err)
 
 
 def left_behind(sandbox: RunningSandbox) -> list[str]:

@@ -148,6 +148,34 @@ def test_two_writers_at_once_lose_no_commit(tmp_path: Path) -> None:
         assert ledger.check() == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at a child's descriptors")
+def test_only_children_of_the_thread_that_holds_the_lock_share_it(ledger: Ledger) -> None:
+    """The holder may close it the moment another thread's child starts, which then fails."""
+    held, go_on = threading.Event(), threading.Event()
+    own: list[bool] = []
+
+    def shares() -> bool:
+        lock = (ledger.path / "muster.lock").stat().st_ino
+        with ledger._git.start("cat-file", "--batch-check") as child:
+            files = [f.stat().st_ino for f in Path(f"/proc/{child.pid}/fd").iterdir()]
+            child.communicate()
+        return lock in files
+
+    def hold() -> None:
+        with ledger._alone():
+            own.append(shares())
+            held.set()
+            go_on.wait(30)
+
+    writer = threading.Thread(target=hold)
+    writer.start()
+    assert held.wait(30)
+    assert not shares()
+    go_on.set()
+    writer.join(30)
+    assert own == [True]
+
+
 def test_a_branch_that_somebody_else_moves_is_not_overwritten(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
