@@ -719,7 +719,7 @@ sys.stdout.write("done\\n"); sys.stdout.flush()
 def test_a_writer_killed_at_any_instant_leaves_nothing_half(
     place: Place, clock: Hands, scaled: Callable[[int, int], int]
 ) -> None:
-    rounds = scaled(5, 100)
+    rounds = scaled(3, 100)
     chance = random.Random(20261122)
     killed, whole = 0, 0.0
     for seed in range(-1, rounds):

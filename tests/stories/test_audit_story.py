@@ -139,7 +139,7 @@ def test_an_untouched_estate_has_no_finding_however_the_server_answers(
     site: Site, scaled: Callable[[int, int], int]
 ) -> None:
     site.approve_all()
-    for turn in range(scaled(12, 1000)):
+    for turn in range(scaled(6, 1000)):
         awkward = turn % 3 == 2  # now and then in pages of any size, the first of them empty
         pages = {"page_size": 3 + turn % 7 if awkward else 0, "empty_pages": awkward}
         site.settings(shuffle=True, **pages)
@@ -322,7 +322,7 @@ def test_findings_are_exactly_the_edits_and_name_who_made_them(
     capsys: pytest.CaptureFixture[str],
     scaled: Callable[[int, int], int],
 ) -> None:
-    for seed in range(scaled(4, 200)):
+    for seed in range(scaled(2, 200)):
         sandbox.reset()
         sandbox.control("PUT", "settings", {"throttle": False, "shuffle": seed % 2 == 1})
         site = site_at(sandbox, tmp_path / f"site{seed}", capsys)

@@ -47,7 +47,7 @@ def test_a_kill_at_any_instant_loses_nothing_and_the_next_run_goes_on(
     chance = random.Random(time.time_ns())
     kept = {s["snapshot"] for s in site.ask("log")["snapshots"]}
     killed = 0
-    for number in range(scaled(5, 100)):
+    for number in range(scaled(3, 100)):
         # New bytes each time, so that each run has something to write everywhere.
         touch(sandbox, number)
         process = site.start("snapshot", "--quiet")
@@ -181,7 +181,7 @@ def test_damage_anywhere_is_found_and_the_snapshots_it_hurts_are_named(
     for kind in ("payloads/", "manifests/", "ledger/", "keys/"):
         of_kind = sorted(n for n in names if n.startswith(kind))
         assert of_kind, (kind, names)
-        for name in chance.sample(of_kind, min(len(of_kind), scaled(2, 10))):
+        for name in chance.sample(of_kind, min(len(of_kind), scaled(1, 10))):
             whole = objects.read(name)
             for how in ("bit", "missing"):
                 objects.remove(name)
