@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Final
 
 from snapshots.audit.archive import Story, load_stories, newest_for
@@ -88,10 +89,12 @@ def blame(ledger: Ledger, key: Key) -> tuple[Blame, ...]:
 
 def _live(ledger: Ledger, key: Key, stories: Sequence[Story]) -> Iterator[Step]:
     entries = list(ledger.history(key))
+    # Two reads within one of Azure's seconds may be noted the wrong way round: commits are not.
+    order = list(accumulate((_read_at(entry) for entry, _ in reversed(entries)), _later))[::-1]
     for index, (entry, resource) in enumerate(entries):
         older = entries[index + 1][1] if index + 1 < len(entries) else None
+        at = order[index]
         for change in compare(_alone(key, older), _alone(key, resource), list_identity, ids=True):
-            at = _read_at(entry)
             story = _story_of(stories, change, at)
             who = story.attribution if story is not None else _NOBODY
             if story is None and older is None and not entry.parents:
@@ -173,6 +176,10 @@ def _read_at(entry: Entry) -> datetime:
         return datetime.fromisoformat(entry.trailers.get(READ_AT, ""))
     except ValueError:
         return entry.taken_at
+
+
+def _later(before: datetime, at: datetime) -> datetime:
+    return max(at, before + timedelta(microseconds=1))
 
 
 def _alone(key: Key, resource: Resource | None) -> Snapshot:

@@ -419,7 +419,9 @@ class _Audit:
 
     def _window(self, entry: Entry) -> Window:
         parent = self.ledger.entry(entry.parents[0])
-        return Window(_read_time(parent, first=True), self._read_until(entry))
+        # Read later than its parent, whatever the two clocks made of it: stories go by that order.
+        later = self._read_until(parent) + timedelta(microseconds=1)
+        return Window(_read_time(parent, first=True), max(self._read_until(entry), later))
 
     def _read_until(self, entry: Entry) -> datetime:
         noted = _read_time(entry)
@@ -463,9 +465,16 @@ class _Audit:
         found: dict[int, Act] = {}
         # Clocks differ, so a window reaches back a little: there may be what was told already.
         told: set[str] = set()
-        if (after := window.after) is not None:
-            for story in self.stories.get(change.key, ()):
-                if story.until < window.until and story.until <= after + SKEW:
+        earlier = [s for s in self.stories.get(change.key, ()) if s.until < window.until]
+        after = window.after
+        if change.before is not None:
+            # What an earlier story ended with was there at its end, however old the last sweep is.
+            was = digest(canonical(change.before.body))
+            seen = [story.until for story in earlier if story.body_digest == was]
+            after = max((t for t in (after, *seen) if t is not None), default=None)
+        if after is not None:
+            for story in earlier:
+                if story.until <= after + SKEW:
                     told |= {e for p in story.paths if p.attribution for e in p.attribution.events}
                     told |= set(story.attribution.events)
         for resource in (change.before, change.after):
