@@ -230,13 +230,19 @@ class Sweeper:
 
     def _file(self, item: JsonObject) -> None:
         path, content = Path(text(item, "path")), item.get("content")
-        if isinstance(content, str):
-            write_file(path, base64.b64decode(content))
+        before = base64.b64decode(content) if isinstance(content, str) else None
+        if before is not None:
+            write_file(path, before)
             self._removed.append(f"the switch of {path.name}")
         elif path.exists():
             path.unlink()
             self._removed.append(str(path.name))
-        self._proof.append(f"{path.name} is as it was")
+        # Read again: what was written may have gone elsewhere, and others write here, too.
+        now = path.read_bytes() if path.exists() else None
+        if now == before:
+            self._proof.append(f"{path.name} is as it was")
+        else:
+            self._left.append(f"{path.name} is not as it was")
 
     def _run(self, item: JsonObject) -> None:
         command = item.get("command")
@@ -262,8 +268,7 @@ class Sweeper:
             self._left.append(f"{call}: the sandbox's control API was not given (--sandbox)")
             return
         self._equipment.faults.control(call, body if isinstance(body, dict) else {})
-        self._removed.append(f"{call} of the sandbox")
-        self._proof.append(f"{call} of the sandbox is mended")
+        self._removed.append(f"{call} of the sandbox, by its counterpart")
 
     def _fault(self, id_: str) -> None:
         if self._equipment.faults is None:
@@ -271,7 +276,10 @@ class Sweeper:
             return
         self._equipment.faults.remove(id_)
         self._removed.append(f"fault {id_}")
-        self._proof.append(f"fault {id_} is mended")
+        if id_ in self._equipment.faults.broken():
+            self._left.append(f"fault {id_} is still there")
+        else:
+            self._proof.append(f"fault {id_} is mended: the sandbox has it no more")
 
 
 def told(item: JsonObject) -> str:

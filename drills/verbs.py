@@ -139,6 +139,10 @@ class Faults(Protocol):
         """Mend it; nothing happens when it is not broken."""
         ...
 
+    def broken(self) -> frozenset[str]:
+        """Give the ids of what is broken now."""
+        ...
+
     def advance(self, seconds: float) -> None:
         """Move the sandbox's clock on."""
         ...

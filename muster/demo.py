@@ -407,6 +407,12 @@ def tell(*, keep: bool, folder: Path | None, blob: bool) -> int:
     return 0
 
 
+def _newest(story: Story) -> JsonObject:
+    found = story.json("log", "--limit", "1")["snapshots"]
+    newest = found[0] if isinstance(found, list) and found else None
+    return newest if isinstance(newest, dict) else {}
+
+
 def _keep_and_audit(story: Story, azure: Azure) -> None:
     story.chapter("A company runs its AI on Azure (a local one, for this demo)")
     accounts = azure.accounts()
@@ -417,12 +423,20 @@ def _keep_and_audit(story: Story, azure: Azure) -> None:
     story.run("doctor", most=(0, 1))
     story.chapter("Keep the estate: configuration in Git, bytes in the vault")
     story.run("snapshot")
-    kept = story.json("snapshot")
-    story.note(
-        f"{kept['resources']} resources and {kept['payloads']} payloads kept with "
-        f"{kept['calls']} calls, the least possible being {kept['calls_floor']}"
-    )
+    first = _newest(story)
+    again = story.json("snapshot")
+    if again["tree"] != first["tree"]:
+        raise DemoError(
+            "a second snapshot of the same estate has another tree",
+            where=f"{first['tree']} and {again['tree']}",
+            remedy=f"what it worked on is kept in {story.folder}",
+        )
     story.say("A second snapshot of the same estate has the same tree: nothing was written twice.")
+    story.note(
+        f"{again['resources']} resources and {again['payloads']} payloads kept with "
+        f"{first['calls']} calls; looking again took {again['calls']}, the least possible being "
+        f"{again['calls_floor']}, and wrote nothing twice"
+    )
     story.chapter("What is there is what was meant: approve it as the baseline")
     story.run("approve", "--all", "--reason", "first baseline", "--by", "you")
     story.chapter("Somebody changes things that nobody planned")

@@ -454,6 +454,14 @@ class SandboxControl:
         """Mend it; nothing happens when it is not broken."""
         self.send("DELETE", f"faults/{quote(id_, safe='')}")
 
+    def broken(self) -> frozenset[str]:
+        """Give the ids of what is broken now."""
+        found = self.send("GET", "faults")
+        faults = found.get("value") if isinstance(found, dict) else None
+        if not isinstance(faults, list):
+            raise RefusedError("the sandbox does not say which faults there are")
+        return frozenset(str(f["id"]) for f in faults if isinstance(f, dict) and "id" in f)
+
     def advance(self, seconds: float) -> None:
         """Move the sandbox's clock on."""
         self.send("POST", "clock", {"advance": seconds})
@@ -480,6 +488,18 @@ def versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), "system": platform.system()}
 
 
+def _login() -> str:
+    """Give who is logged in. Raises InputError where the system has no name for it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container that runs under a number
+        raise InputError(
+            "evidence names who approved, and nobody is logged in here",
+            where=f"user id {os.getuid()} has no name on this machine",
+            remedy="say who it is: --approver NAME",
+        ) from None
+
+
 def equipment(
     wiring: Wiring,
     *,
@@ -504,7 +524,7 @@ def equipment(
     pair = next((p for p in pairs if p.primary == primary), pairs[0] if pairs else None)
     tell = tell or (lambda _text: None)
     # Who answers beforehand with --yes is, when no other name is given, who is logged in.
-    named = approver or (pwd.getpwuid(os.getuid()).pw_name if yes else "")
+    named = approver or (_login() if yes else "")
     ledger = wiring.ledger()
     return Equipment(
         estate=settings.estate.name,

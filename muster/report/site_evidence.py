@@ -74,6 +74,9 @@ def evidence_of(
             )
         )
     level = worst([level, _verified(reading, verified)])
+    signed = sum(run.signature.level is Level.GOOD for run in runs)
+    if runs and not signed:  # whole, and anybody who can write here could have made it so
+        level = worst([level, Level.NOTE])
     rows += [
         EvidenceRow(
             audit.at,
@@ -128,7 +131,6 @@ def evidence_of(
     rows.sort(key=lambda r: (r.at or datetime.min.replace(tzinfo=UTC), r.kind, r.id), reverse=True)
     if reading.troubles:
         level = worst([level, Level.UNKNOWN])
-    signed = sum(run.signature.level is Level.GOOD for run in runs)
     headline = (
         f"{words.plural(len(runs), 'run')} of drills in one chain, "
         f"{signed or 'none'} with a signature that was verified; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -14,9 +15,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from drills import leavings
 from drills.evidence import EvidenceBook
+from drills.leavings import Sweeper
+from drills.model import CleanUpState
 from muster.cli import main
+from muster.drilling import equipment
+from muster.settings import Environment, load
+from muster.wiring import Wiring
 from snapshots.ledger import Ledger
+from snapshots.model import JsonObject
 from tests.drill_fixtures import told
 from tests.sandbox_fixtures import RunningSandbox
 
@@ -165,6 +173,53 @@ def test_a_damaged_journal_is_cleaned_up_as_far_as_it_is_known_and_never_forgott
     journal.write_text("\n".join([whole[0], whole[2], ""]))
     assert drill(capsys, config, "clean")[0] == 0
     assert not journal.exists()
+
+
+def test_a_yes_under_a_number_without_a_name_asks_for_the_name(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    code, words = drill(capsys, config, "run", "soft-delete-rescue", "--yes")
+    assert code == 1
+    assert "--approver NAME" in words
+
+
+class Stubborn:
+    """A sandbox whose faults stay, whatever is said."""
+
+    def add(self, rule: JsonObject) -> None: ...
+    def remove(self, id_: str) -> None: ...
+    def advance(self, seconds: float) -> None: ...
+    def control(self, call: str, body: JsonObject) -> None: ...
+    def broken(self) -> frozenset[str]:
+        return frozenset({"stays"})
+
+
+def test_a_clean_up_proves_what_it_read_again_and_nothing_else(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = config.parent / "position.txt"
+    file.write_text("standby")
+    switched: JsonObject = {
+        "undo": "file",
+        "path": str(file),
+        "content": base64.b64encode(b"primary").decode(),
+    }
+    with Wiring(load(config), Environment()) as wiring:
+        sweeper = Sweeper(equipment(wiring, faults=Stubborn()))
+        faults: list[JsonObject] = [{"undo": "fault", "id": id_} for id_ in ("stays", "goes")]
+        found = sweeper.sweep([switched, *faults])
+        assert (found.state, found.left) == (CleanUpState.LEFT, ("fault stays is still there",))
+        assert file.read_text() == "primary"
+        assert any("position.txt is as it was" in proof for proof in found.proof)
+        monkeypatch.setattr(leavings, "write_file", lambda _path, _data: None)
+        file.write_text("standby")
+        found = Sweeper(equipment(wiring, faults=Stubborn())).sweep([switched])
+        assert (found.state, found.proof) == (CleanUpState.LEFT, ())
+        assert found.left == ("position.txt is not as it was",)
 
 
 @pytest.mark.timeout(7200)  # a hundred of them, under stress

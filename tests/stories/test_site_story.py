@@ -46,7 +46,7 @@ def test_the_report_tells_what_was_recorded_and_calls_nobody(
     assert parts["estate"]["state"] == "good"
     assert parts["drift"]["state"] == "good"
     assert parts["drills"]["state"] == "good"
-    assert parts["evidence"]["state"] == "good"
+    assert parts["evidence"]["state"] == "note"  # whole, and nobody signed it
     # The demo estate has traps that readiness names; each has a pair or is of the estate.
     assert parts["readiness"]["state"] == "problem"
     readiness = (target / "readiness.html").read_text("utf-8")

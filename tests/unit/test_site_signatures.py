@@ -85,6 +85,12 @@ def test_a_signature_is_verified_and_says_who(made: Recorded, signed: str) -> No
     page = pages(site)[f"drill-{signed}.html"].decode()
     assert "verified: anna@contoso.example" in page
     assert "verified: anna@contoso.example" in pages(site)["evidence.html"].decode()
+    assert site.evidence.part.level is Level.GOOD
+
+
+def test_evidence_that_is_whole_but_that_nobody_signed_is_not_called_good(made: Recorded) -> None:
+    made.evidence(drill_document(number=61))
+    assert site_of(made).evidence.part.level is Level.NOTE
 
 
 def test_without_a_key_nothing_is_called_verified(made: Recorded, signed: str) -> None:
