@@ -3,7 +3,10 @@
     python bench/bench_vault.py [--mib 1024] [--rounds 3]
 
 Each measurement is a process of its own, so that its peak memory is its own; the rounds take turns,
-so that a busy machine is busy for all of them. Exit code 2 when a limit is missed.
+so that a busy machine is busy for all of them. The plain SDK is measured as it comes and with an
+MD5 for each block, which is what the vault sends: Azurite computes a checksum of a block that comes
+without one, byte by byte in JavaScript, and that is most of its time. The limit is of the SDK as it
+comes; the other column is without that advantage. Exit code 2 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ CHUNK = 256 * 1024  # what a download hands over
 BLOCK = 8 * MIB
 LEAST = 0.9  # times plain
 MOST_MIB = 200
-WAYS = ("plain SDK", "vault, digest known", "vault, digest unknown", "vault, file")
+PLAIN = "plain SDK"
+CHECKED = "plain SDK with MD5"
+WAYS = (PLAIN, CHECKED, "vault, digest known", "vault, digest unknown", "vault, file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +93,15 @@ class Reader:
 def measure(way: str, mib: int, seed: int, endpoint: str, key: str) -> Measured:
     """Upload once, in this process."""
     source = Source(mib * MIB, seed)
-    if way == "plain SDK":
-        seconds = _plain(source, seed, endpoint, key)
+    if way in {PLAIN, CHECKED}:
+        seconds = _plain(source, seed, endpoint, key, checked=way == CHECKED)
     else:
         seconds = _vault(way, source, endpoint, key)
     used = resource.getrusage(resource.RUSAGE_SELF)
     return Measured(way, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def _plain(source: Source, seed: int, endpoint: str, key: str) -> float:
+def _plain(source: Source, seed: int, endpoint: str, key: str, *, checked: bool) -> float:
     from azure.core.credentials import AzureNamedKeyCredential
     from azure.storage.blob import BlobClient
 
@@ -110,7 +115,7 @@ def _plain(source: Source, seed: int, endpoint: str, key: str) -> float:
     ) as client:
         reader: Any = Reader(source)  # read() is all that the SDK wants of it
         began = time.perf_counter()
-        client.upload_blob(reader, overwrite=False, max_concurrency=4)
+        client.upload_blob(reader, overwrite=False, max_concurrency=4, validate_content=checked)
         return time.perf_counter() - began
 
 
@@ -201,14 +206,16 @@ def main() -> int:
         way: statistics.median(one.seconds for one in found if one.way == way) for way in WAYS
     }
     peak = {way: max(one.peak_mib for one in found if one.way == way) for way in WAYS}
-    ratio = {way: middle["plain SDK"] / middle[way] for way in WAYS}
-    print(f"\n{'way (median)':24}{'seconds':>10}{'MiB/s':>10}{'x plain':>10}{'peak MiB':>10}")
+    ratio = {way: middle[PLAIN] / middle[way] for way in WAYS}
+    checked = {way: middle[CHECKED] / middle[way] for way in WAYS}
+    titles = ("seconds", "MiB/s", "x plain", "x MD5", "peak MiB")
+    print(f"\n{'way (median)':24}" + "".join(f"{title:>10}" for title in titles))
     for way in WAYS:
         print(
             f"{way:24}{middle[way]:10.2f}{asked.mib / middle[way]:10.1f}"
-            f"{ratio[way]:10.2f}{peak[way]:10.0f}"
+            f"{ratio[way]:10.2f}{checked[way]:10.2f}{peak[way]:10.0f}"
         )
-    good = all(ratio[way] >= LEAST and peak[way] < MOST_MIB for way in WAYS[1:])
+    good = all(ratio[way] >= LEAST and peak[way] < MOST_MIB for way in WAYS[2:])
     said = "kept" if good else "MISSED"
     print(f"limits: at least {LEAST} x plain, hashing included; under {MOST_MIB} MiB: {said}")
     out = ROOT / "bench" / "out"
@@ -220,6 +227,7 @@ def main() -> int:
                 "rounds": asked.rounds,
                 "median_seconds": middle,
                 "times_plain": ratio,
+                "times_plain_with_md5": checked,
                 "peak_mib": peak,
                 "limits_kept": good,
                 "measured": [asdict(one) for one in found],

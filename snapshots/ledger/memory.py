@@ -8,7 +8,6 @@ and by the same rules of writing, and without it every document is made and comp
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self, TypeAlias
 
 import orjson
+from blake3 import blake3
 
 from snapshots.ledger.documents import blob_id
 from snapshots.ledger.paths import path_of
@@ -176,7 +176,7 @@ def marked(resource: Resource) -> str:
     form = orjson.dumps(
         (resource.key.kind, resource.key.path, resource.id, resource.body, resource.payloads)
     )
-    return hashlib.sha256(form).hexdigest()[:40]
+    return blake3(form).hexdigest(20)
 
 
 def grouped(resources: Iterable[Resource]) -> Iterator[Group]:
@@ -193,11 +193,11 @@ def grouped(resources: Iterable[Resource]) -> Iterator[Group]:
         # One JSON of all that their documents are made from. Names of a body in another order
         # give another digest, which costs a comparison and hides nothing.
         form = orjson.dumps([(r.key.kind, r.key.path, r.id, r.body, r.payloads) for r in group])
-        yield Group(hashlib.sha256(form).digest(), group)
+        yield Group(blake3(form).digest(), group)
 
 
 def _sum(body: Buffer) -> bytes:
-    return hashlib.sha256(body).digest()
+    return blake3(body).digest()
 
 
 def _write(file: FileIO, data: bytes) -> None:
@@ -209,10 +209,10 @@ def _write(file: FileIO, data: bytes) -> None:
 
 def _last(body_sum: bytes, commit: str) -> bytes:
     """Give the end of the file: it holds for these bytes and this commit only."""
-    return hashlib.sha256(body_sum + commit.encode()).digest()
+    return blake3(body_sum + commit.encode()).digest()
 
 
 @cache
 def _form() -> str:
     """What a document looks like and where it lies, as this version of muster has it."""
-    return f"3 {path_of(_SAMPLE.key)} {blob_id(pretty(_SAMPLE.document()))}"
+    return f"4 {path_of(_SAMPLE.key)} {blob_id(pretty(_SAMPLE.document()))}"

@@ -66,6 +66,8 @@ _SPOOL = 1024 * 1024  # bytes that go into a temporary file at once
 _SPOOLED = 4  # times that, on their way there
 _LARGE = 2  # payloads of more than one block that are sent at once: this bounds the memory
 _MOST_BLOCKS = 50_000  # of one blob: learn.microsoft.com/rest/api/storageservices/put-block
+_TORN = "Md5Mismatch"  # what arrived is not what was sent
+_TRIES = 3  # for what the network tears
 _BYTES = ContentSettings(content_type="application/octet-stream")
 
 # What Azure says where something is already; which of them depends on roles and policies.
@@ -109,7 +111,8 @@ class BlobVault(StoredVault):
     A payload whose digest is known ahead goes straight to its place, in blocks of 8 MiB, four at a
     time; nothing can be seen before the block list is committed, and Azure drops uncommitted blocks
     after a week. One whose digest is not known waits in an unnamed local file when it is larger
-    than a block: see docs/decisions/0021.
+    than a block: see docs/decisions/0021. Each request carries the MD5 of its bytes, which Azure
+    compares with what arrived (learn.microsoft.com/rest/api/storageservices/put-block).
     """
 
     kind: ClassVar[str] = "blob"
@@ -354,7 +357,9 @@ class BlobVault(StoredVault):
         answer = self._ask(
             "keep",
             path,
-            lambda: client.stage_block(block_id, bytes(block), length=len(block)),
+            lambda: client.stage_block(
+                block_id, bytes(block), length=len(block), validate_content=True
+            ),
             bears=frozenset({409, 412}),
         )
         if isinstance(answer, _Refusal) and answer.code not in _THERE:
@@ -372,7 +377,11 @@ class BlobVault(StoredVault):
             "keep",
             path,
             lambda: self._client(path).upload_blob(
-                data, overwrite=False, content_settings=_BYTES, max_concurrency=1
+                data,
+                overwrite=False,
+                content_settings=_BYTES,
+                max_concurrency=1,
+                validate_content=True,
             ),
             bears=frozenset({403, 409, 412}),
         )
@@ -383,7 +392,11 @@ class BlobVault(StoredVault):
             client = self._client(path)
             if etag is None:
                 return client.upload_blob(
-                    data, overwrite=False, content_settings=_BYTES, max_concurrency=1
+                    data,
+                    overwrite=False,
+                    content_settings=_BYTES,
+                    max_concurrency=1,
+                    validate_content=True,
                 )
             return client.upload_blob(
                 data,
@@ -392,6 +405,7 @@ class BlobVault(StoredVault):
                 match_condition=MatchConditions.IfNotModified,
                 content_settings=_BYTES,
                 max_concurrency=1,
+                validate_content=True,
             )
 
         answer = self._ask("replace", path, write, bears={404, 409, 412})
@@ -539,6 +553,18 @@ class BlobVault(StoredVault):
         An error is made of status, code and request id only, and raised outside of `except`: the
         SDK's own message can hold the signature of a SAS, and so could a chained exception.
         """
+        found = self._ask_once(what, path, call, bears | {400})
+        for _ in range(_TRIES - 1):
+            if not isinstance(found, _Refusal) or found.code != _TORN:
+                break
+            found = self._ask_once(what, path, call, bears | {400})
+        if isinstance(found, _Refusal) and found.status not in bears:
+            raise self._error(what, path, found.status, found.code, found.request)
+        return found
+
+    def _ask_once(
+        self, what: str, path: str, call: Callable[[], T], bears: frozenset[int] | set[int]
+    ) -> T | _Refusal:
         failure: MusterError
         try:
             return call()
@@ -577,6 +603,15 @@ class BlobVault(StoredVault):
                     "the vault's container does not exist",
                     where=where,
                     remedy="create it (`muster init` does), or correct vault.url",
+                    status=status,
+                    code=code,
+                )
+            case _ if code == _TORN:
+                return CloudError(
+                    f"what arrived in the vault is not what was sent (to {what}: {said})",
+                    where=where,
+                    remedy="check what stands between this machine and the vault, a proxy or a "
+                    "faulty network card for example; nothing damaged was kept, so run this again",
                     status=status,
                     code=code,
                 )

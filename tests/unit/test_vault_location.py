@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import http.client
 import http.server
 import logging
 import os
+import random
 import socket
 import stat
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from azure.core.credentials import AccessToken, TokenCredential
@@ -36,7 +39,7 @@ from snapshots.errors import (
     UnreachableError,
 )
 from snapshots.vault import Access, Patience, Vault, open_vault
-from snapshots.vault.base import in_blocks, payload_path
+from snapshots.vault.base import BLOCK, in_blocks, payload_path
 from snapshots.vault.location import blob_key, blob_place
 from tests.azurite_fixtures import BlobContainer
 
@@ -279,6 +282,8 @@ def canned() -> Iterator[Callable[[int, str], Vault]]:
         (429, "TooManyRequests", ThrottledError, "later"),
         (503, "ServerBusy", ThrottledError, "later"),
         (500, "InternalError", CloudError, "request id"),
+        (400, "Md5Mismatch", CloudError, "proxy"),
+        (400, "InvalidHeaderValue", CloudError, "request id"),
     ],
 )
 def test_an_answer_of_azure_becomes_our_error_with_a_remedy(
@@ -557,3 +562,91 @@ def test_blocks_are_the_same_bytes_in_equal_parts(chunks: list[bytes], size: int
     assert b"".join(blocks) == b"".join(chunks)
     assert all(len(block) == size for block in blocks[:-1])
     assert all(0 < len(block) <= size for block in blocks)
+
+
+class _Relay(http.server.BaseHTTPRequestHandler):
+    """Hands requests on to Azurite, and flips a bit in the first bodies: a faulty network."""
+
+    protocol_version = "HTTP/1.1"
+    to: str
+    faults: list[str]
+    budget: int
+    lock = threading.Lock()
+
+    def _hand_on(self) -> None:
+        body = bytearray(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        with self.lock:
+            if body and self.command == "PUT" and len(self.faults) < self.budget:
+                body[len(body) // 2] ^= 1
+                self.faults.append(self.path)
+        host = urlsplit(self.to).netloc
+        onward = http.client.HTTPConnection(host, timeout=30)
+        onward.request(self.command, self.path, bytes(body), dict(self.headers.items()))
+        answer = onward.getresponse()
+        said = answer.read()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"transfer-encoding", "content-length", "connection"}:
+                self.send_header(name, value)
+        if self.command == "HEAD":
+            self.send_header("Content-Length", answer.getheader("Content-Length") or "0")
+        else:
+            self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(said)
+        onward.close()
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = _hand_on  # noqa: N815  http.server's names
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def _behind_a_relay(container: BlobContainer, budget: int) -> Iterator[tuple[Vault, list[str]]]:
+    faults: list[str] = []
+    to = container.account.endpoint
+    handler = type("Relay", (_Relay,), {"to": to, "faults": faults, "budget": budget})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    through = to.replace(urlsplit(to).netloc, f"127.0.0.1:{server.server_port}")
+    vault = open_vault(
+        f"azblob://{container.account.name}/{container.name}?endpoint={through}",
+        access=Access(account_key=container.account.key),
+        patience=AT_ONCE,
+    )
+    try:
+        vault.prepare()
+        yield vault, faults
+    finally:
+        vault.close()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.azurite
+@pytest.mark.parametrize("size", [1000, 2 * BLOCK + 5], ids=["one request", "blocks"])
+def test_bytes_that_the_network_tears_are_sent_again(
+    new_container: Callable[[], BlobContainer], size: int
+) -> None:
+    data = random.Random(size).randbytes(size)
+    with _behind_a_relay(new_container(), budget=2) as (vault, faults):
+        kept = vault.keep([data])
+        assert len(faults) == 2
+        assert b"".join(vault.read(kept.sha256)) == data
+        assert list(vault.check()) == []
+
+
+@pytest.mark.azurite
+@pytest.mark.parametrize("size", [1000, 2 * BLOCK + 5], ids=["one request", "blocks"])
+def test_bytes_that_the_network_keeps_tearing_are_not_kept(
+    new_container: Callable[[], BlobContainer], size: int
+) -> None:
+    data = random.Random(size).randbytes(size)
+    with _behind_a_relay(new_container(), budget=1000) as (vault, faults):
+        with pytest.raises(CloudError, match="not what was sent") as caught:
+            vault.keep([data])
+        assert "proxy" in str(caught.value.remedy)
+        assert len(faults) >= 3
+        assert not vault.has(hashlib.sha256(data).hexdigest())
