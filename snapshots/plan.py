@@ -193,11 +193,25 @@ def chosen(only: Sequence[str], key: Key, source: Key | None = None) -> bool:
 def _fits(pattern: str, text: str) -> bool:
     pattern, text = pattern.strip().lower().strip("/"), text.lower()
     if any(mark in pattern for mark in "*?["):
-        return fnmatch.fnmatchcase(text, pattern)
+        if fnmatch.fnmatchcase(text, pattern):
+            return True
+        kind_name, *names = text.split("/")
+        first, *others = pattern.split("/")
+        # A glob that names no kind is the end of a key, name by name, as one without stars is.
+        return _ends(names, [first, *others]) or (
+            bool(others) and fnmatch.fnmatchcase(kind_name, first) and _ends(names, others)
+        )
     if text == pattern or text.startswith(pattern + "/") or text.endswith("/" + pattern):
         return True
     kind, _, rest = pattern.partition("/")
     return text.startswith(kind + "/") and bool(rest) and text.endswith("/" + rest)
+
+
+def _ends(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    if len(patterns) > len(names):
+        return False
+    pairs = zip(names[-len(patterns) :], patterns, strict=True)
+    return all(fnmatch.fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
 # ------------------------------------------------------------------------------ recoverability

@@ -5,6 +5,7 @@ No other file of the cloud imports `azure.*`; `open_cloud` imports this one when
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -386,9 +387,12 @@ def _fault(error: Exception) -> WireFault:
             case lines.SSLError() | ssl.SSLCertVerificationError() if _untrusted(cause):
                 return WireFault(WireKind.TLS, _short(cause), sent=False)
             case lines.NameResolutionError() | socket.gaierror():
-                return WireFault(WireKind.NAME, _short(cause), sent=False)
-            case lines.NewConnectionError() | lines.ConnectTimeoutError() | lines.ProxyError():
-                return WireFault(WireKind.CONNECT, _short(cause), sent=False)
+                return WireFault(WireKind.NAME, "its name is not known to DNS", sent=False)
+            case lines.ProxyError():
+                said = f"the proxy does not answer: {_plain(cause)}"
+                return WireFault(WireKind.CONNECT, said, sent=False)
+            case lines.NewConnectionError() | lines.ConnectTimeoutError():
+                return WireFault(WireKind.CONNECT, _plain(cause), sent=False)
             case lines.ReadTimeoutError() | TimeoutError():
                 return WireFault(WireKind.SILENCE, "no byte in time", sent=True)
             case _:
@@ -405,7 +409,22 @@ def _fault(error: Exception) -> WireFault:
                 return WireFault(WireKind.TLS, "tokens are only sent over https", sent=False)
             case _:
                 pass
-    return WireFault(WireKind.OTHER, _short(error), sent=True)
+    return WireFault(WireKind.OTHER, _plain(error), sent=True)
+
+
+def _plain(error: Exception) -> str:
+    """Say in words what the innermost cause is; the outer ones are Python's objects in objects."""
+    for cause in _causes(error):
+        match cause:
+            case http.client.RemoteDisconnected():
+                return "it closed the connection without an answer"
+            case OSError() if cause.strerror:
+                return cause.strerror[:1].lower() + cause.strerror[1:]
+            case TimeoutError():
+                return "no connection in time"
+            case _:
+                pass
+    return _short(error)
 
 
 def _untrusted(error: BaseException) -> bool:

@@ -6,7 +6,9 @@ import base64
 import json
 import logging
 import random
+import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +32,8 @@ from snapshots.cloud import (
     client,
     open_cloud,
 )
+from snapshots.cloud.faults import WireFault
+from snapshots.cloud.wire import fetch_metadata
 from snapshots.errors import (
     CloudError,
     ConflictError,
@@ -893,3 +897,56 @@ def test_closing_leaves_no_thread_and_no_connection(server: Server, tokens: Toke
     opened.close()
     ours = [t for t in threading.enumerate() if "process_request_thread" not in t.name]
     assert len(ours) <= before
+
+
+_END, _RESET = struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)  # what SO_LINGER makes of close()
+
+
+def _unknown(*_: object, **__: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def _hangs_up(listener: socket.socket, how: bytes) -> None:
+    taken, _ = listener.accept()
+    taken.recv(1000)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+    taken.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "proxy", "hang_up", "said"),
+    [
+        ("127.0.0.1:{free}", "", b"", "connection refused"),
+        ("a.invalid", "", b"", "its name is not known to DNS"),
+        (
+            "a.invalid",
+            "http://127.0.0.1:{free}",
+            b"",
+            "the proxy does not answer: connection refused",
+        ),
+        ("127.0.0.1:{port}", "", _END, "it closed the connection without an answer"),
+        ("127.0.0.1:{port}", "", _RESET, "connection reset by peer"),
+    ],
+    ids=["refused", "unknown", "proxy", "closed", "reset"],
+)
+def test_a_line_that_breaks_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, address: str, proxy: str, hang_up: bytes, said: str
+) -> None:
+    with socket.socket() as listener, socket.socket() as free:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        free.bind(("127.0.0.1", 0))  # taken by us, and nobody listens
+        ports = {"port": listener.getsockname()[1], "free": free.getsockname()[1]}
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        if proxy:
+            monkeypatch.setenv("http_proxy", proxy.format(**ports))
+        elif address == "a.invalid":  # what DNS says; no test may ask it
+            monkeypatch.setattr(socket, "getaddrinfo", _unknown)
+        if hang_up:
+            threading.Thread(target=_hangs_up, args=(listener, hang_up), daemon=True).start()
+        with pytest.raises(WireFault) as caught:
+            fetch_metadata(
+                f"http://{address.format(**ports)}/", ca_file=None, limits=Limits(connect=2, read=2)
+            )
+    assert caught.value.detail == said

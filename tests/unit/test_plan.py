@@ -239,7 +239,17 @@ def test_what_is_chosen_by_name_end_or_glob() -> None:
     key = Key("deployment", (S, "rg", "a", "gpt4o"))
     for pattern in (str(key), "deployment/gpt4o", "gpt4o", "deployment/*", "*gpt4*"):
         assert chosen((pattern,), key), pattern
-    for pattern in ("deployment/gpt", "agent/*", "pt4o", "rai-policy/gpt4o"):
+    for pattern in ("gpt*", "a/gpt4?", "deployment/gpt*", "dep*/gpt4o"):  # ends of keys, too
+        assert chosen((pattern,), key), pattern
+    for pattern in (
+        "deployment/gpt",
+        "agent/*",
+        "pt4o",
+        "rai-policy/gpt4o",
+        "rg*",
+        "b/gpt*",
+        "x*/gpt4o",
+    ):
         assert not chosen((pattern,), key), pattern
 
 
