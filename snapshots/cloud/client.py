@@ -50,6 +50,8 @@ _PERMISSIONS_VERSION = "2022-04-01"
 _GRAPH_PATH = "/providers/Microsoft.ResourceGraph/resources"
 _GRAPH_VERSION = "2021-03-01"
 _IDLE_PAGES = 100  # pages in a row that bring nothing new, before a listing is called damaged
+_CURSOR_GONE = frozenset({400, 404})  # what a cursor that names a deleted item is answered
+_STEPS_BACK = 3  # items of the page before that may stand in for it
 _GRAPH_PAGE = 1000  # rows: the most Resource Graph gives at once (azure-api.md D)
 
 _RETRY = frozenset({408, 429, 500, 502, 503, 504})
@@ -290,7 +292,8 @@ class Cloud:
 
         `items` names the list in the answer ("" when the answer is the list itself); cursors of
         the OpenAI form default to "data". A page without its list is a DamagedAnswerError, never
-        an empty listing.
+        an empty listing. When the item that such a cursor names is deleted before the next page is
+        asked for, the listing goes on after the item before it.
         """
         if cursor in (Cursor.OPENAI_AFTER, Cursor.FOUNDRY_AFTER) and items == "value":
             items = "data"
@@ -298,9 +301,16 @@ class Cloud:
         seen = {url}
         had: set[str | bytes] = set()
         idle = 0
+        earlier: list[str] = []  # ids before the cursor, the nearest last
         while url:
             call = _Call(place, "GET", url, kind, dict(headers or {}), reads=True)
-            answer = self._exchange(call)
+            try:
+                answer = self._exchange(call)
+            except CloudError as error:
+                if error.status not in _CURSOR_GONE or not earlier:
+                    raise
+                url = self._url(place, path, {**(params or {}), "after": earlier.pop()})
+                continue
             page = _page(answer.body, items, call)
             # A link that is new each time can lead nowhere for ever.
             before = len(had)
@@ -321,6 +331,8 @@ class Cloud:
                     url = (
                         self._url(place, path, {**(params or {}), "after": after}) if after else ""
                     )
+                    ids = [str(item.get("id")) for item in page if item.get("id") != after]
+                    earlier = ids[-_STEPS_BACK:]
                 case Cursor.NONE:
                     url = ""
             if url in seen:

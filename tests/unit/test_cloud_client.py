@@ -544,6 +544,33 @@ def test_cursors_are_followed(server: Server, cloud: Cloud, cursor: Cursor) -> N
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_listing_goes_on_when_the_item_of_its_cursor_is_deleted_meanwhile(
+    server: Server, cloud: Cloud, status: int
+) -> None:
+    gone = {"after=b", "after=c"}
+
+    def pages(request: Seen) -> Reply:
+        if any(request.path.endswith(cursor) for cursor in gone):
+            return Reply(status, {"error": {"code": "invalid", "message": "no item with that id"}})
+        if "after=a" in request.path:  # b and c were deleted since
+            return Reply(200, {"data": [{"id": "d"}], "has_more": False})
+        first = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
+        return Reply(200, {"data": first, "has_more": True, "last_id": "c"})
+
+    server.always = pages
+    listing = cloud.list(data_place(server), "f", kind="k", cursor=Cursor.OPENAI_AFTER)
+    assert [item["id"] for item in listing] == ["a", "b", "c", "d"]
+    assert [seen.path for seen in server.requests()] == [
+        "/f", "/f?after=c", "/f?after=b", "/f?after=a",
+    ]  # fmt: skip
+    # The control: where nothing stands in for it, the refusal is the answer.
+    gone.add("after=a")
+    with pytest.raises(CloudError) as caught:
+        list(cloud.list(data_place(server), "f", kind="k", cursor=Cursor.OPENAI_AFTER))
+    assert caught.value.status == status
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"value": None}, {"value": {}}, {"value": [1]}, [], None, {"value": [], "nextLink": 5}],
