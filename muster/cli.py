@@ -7,6 +7,7 @@ import difflib
 import importlib
 import io
 import itertools
+import logging
 import os
 import re
 import signal
@@ -207,6 +208,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no error
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not (invocation.environment.debug or logging.getLogger().handlers):
+        # Without a handler Python prints the libraries' warnings, a line for each of our retries;
+        # what they are about is told once, as our error.
+        logging.getLogger().addHandler(logging.NullHandler())
     arguments = list(sys.argv[1:] if argv is None else argv)
     log = invocation.log = RunLog(
         invocation.environment.log,

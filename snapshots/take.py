@@ -983,6 +983,28 @@ def _reason(task: _Task, error: CloudError) -> GapReason:
     return GapReason.FAILED
 
 
+_NO_ANSWER = {GapReason.DENIED: DeniedError, GapReason.UNREACHABLE: UnreachableError}
+
+
+def refuse_nothing(snapshot: Snapshot) -> None:
+    """Refuse a snapshot of nothing whose gaps are all closed doors: credentials, or no network.
+
+    It would be told as an estate without resources. Raises DeniedError or UnreachableError.
+    """
+    if snapshot.resources or not snapshot.gaps:
+        return
+    first = min(snapshot.gaps, key=lambda gap: gap.reason is not GapReason.DENIED)
+    if any(gap.reason not in _NO_ANSWER for gap in snapshot.gaps):
+        return
+    raise _NO_ANSWER[first.reason](
+        f"no resource could be read, so nothing is kept: {first.detail}",
+        where=f"{len(snapshot.gaps)} listings of {snapshot.estate or 'the estate'}",
+        remedy="run `muster doctor`: it says what is missing",
+        status=first.status,
+        code=first.code,
+    )
+
+
 def _host(place: Place) -> Place:
     """What answers, or not, as one: a data plane's host, or a region's resource manager."""
     return replace(place, base=place.base.lower())

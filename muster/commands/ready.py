@@ -12,6 +12,8 @@ from muster.via import READY, via
 from muster.wiring import Wiring
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from snapshots.ready import Check, Readiness
 
 
@@ -56,6 +58,7 @@ def command(invocation: Invocation, chosen: tuple[str, ...], everything: bool, s
     return exit_code(found, strict=strict)
 
 
+_NAMED = 3  # subjects in a row
 _STYLES = {"met": "green", "at risk": "yellow", "not known": "magenta", "not met": "red"}
 
 
@@ -65,8 +68,7 @@ def _show(invocation: Invocation, found: Readiness, *, everything: bool) -> None
 
     shown = [c for c in found.checks if everything or c.state is not State.MET]
     if shown:
-        rows = [(c.state.value, c.name, _named(c.subject), _told(c)) for c in shown]
-        invocation.show(table(["", "check", "of", "found"], rows))
+        invocation.show(table(["", "check", "of", "found"], _rows(shown, apart=everything)))
     remedies: dict[str, list[str]] = {}
     for check in shown:
         if check.remedy and check.state is not State.MET:
@@ -83,6 +85,20 @@ def _show(invocation: Invocation, found: Readiness, *, everything: bool) -> None
             f"{judged.name.value.upper()}{promised}: {judged.state.value}{date}; {judged.detail}"
         )
         invocation.show(text(words, f"bold {_STYLES[judged.state.value]}"))
+
+
+def _rows(checks: Sequence[Check], *, apart: bool) -> list[tuple[str, str, str, str]]:
+    """Give a row a check; of many that found the same, one row, unless they are wanted `apart`."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for number, check in enumerate(checks):
+        same = (check.state.value, check.name, _told(check))
+        alike.setdefault((*same, str(number)) if apart else same, []).append(_named(check.subject))
+    rows = []
+    for (state, name, told, *_), subjects in alike.items():
+        if len(subjects) > _NAMED:
+            subjects[_NAMED - 1 :] = [f"and {len(subjects) - _NAMED + 1} more (--all names them)"]
+        rows.append((state, name, "\n".join(subjects), told))
+    return rows
 
 
 def _named(subject: str) -> str:

@@ -183,7 +183,9 @@ def _drawn(chart: Any, title: str, series: Sequence[Series], caption: str) -> Dr
         chart.add(
             see(one.name, 40),
             [
-                {"value": value, "label": see(label, 160)} if value is not None else None
+                # pygal divides by the least power of ten below a value: by nothing, for one that
+                # is next to nothing.
+                {"value": round(value, 9), "label": see(label, 160)} if value is not None else None
                 for value, label in zip(one.values, labels, strict=True)
             ],
             show_dots=not one.dashed,

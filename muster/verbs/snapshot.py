@@ -38,9 +38,12 @@ def keep_snapshot(
     content: bool | None = None,
     reference: bool | None = None,
 ) -> Taken:
-    """Take and keep one snapshot: ledger first, then manifest and bundle into the vault."""
+    """Take and keep one snapshot: ledger first, then manifest and bundle into the vault.
+
+    Raises DeniedError or UnreachableError when nothing at all could be read.
+    """
     from muster import __version__
-    from snapshots.take import take
+    from snapshots.take import refuse_nothing, take
 
     ledger, vault, previous = open_stores(wiring)
     fingerprints = wiring.fingerprints()
@@ -58,6 +61,7 @@ def keep_snapshot(
         progress=progress_teller(tell, cloud.budget.view),
         options=options,
     )
+    refuse_nothing(snapshot)
     tell(f"keeping {len(snapshot.resources)} resources", None)
     return keep(ledger, vault, snapshot, begun=read_at(cloud, snapshot))
 

@@ -65,7 +65,7 @@ from snapshots.model import (
 )
 from snapshots.records import Records as Writes
 from snapshots.secrets import Fingerprints
-from snapshots.take import Payloads, Progress, Scope, TakeOptions
+from snapshots.take import Payloads, Progress, Scope, TakeOptions, refuse_nothing
 
 _ONE_BY_ONE: Final = 40  # resources whose log is asked one by one before it is asked as a whole
 
@@ -114,7 +114,8 @@ def audit(
     ledger alone); what was learned is kept on `evidence`. `writes` are muster's own records: what
     they say it wrote is read again, whatever Azure's log has. Without a baseline there are no
     findings and `report.baseline` is empty. Raises InputError for a wrong rule pack or change
-    record, NotFoundError for a scope that names nothing, StoreError.
+    record, NotFoundError for a scope that names nothing, DeniedError and UnreachableError when
+    nothing at all could be read, StoreError.
     """
     wishes = wishes or Wishes()
     began = time.monotonic()
@@ -143,6 +144,7 @@ def audit(
         suspects=_open_in(approved, decisions, clock.now()),
         progress=progress,
     )
+    refuse_nothing(read.snapshot)
     if read.previous is not None and same_state(read.previous, read.snapshot):
         live = read.previous.id
     else:

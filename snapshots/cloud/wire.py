@@ -6,6 +6,7 @@ No other file of the cloud imports `azure.*`; `open_cloud` imports this one when
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -370,8 +371,15 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+_OF_ONE_REFUSAL = re.compile(
+    r" (Trace ID|Correlation ID): [-0-9a-fA-F]+| Timestamp: [-0-9]+ [:0-9]+Z"
+    r"| Visit https://aka\.ms/\S+ to troubleshoot this issue\."
+)
+
+
 def _no_token(error: ClientAuthenticationError) -> DeniedError:
-    text = scrub(" ".join(str(error.message or error).split()))
+    # Ids and time of one refusal would make each of a hundred equal gaps another text.
+    text = _OF_ONE_REFUSAL.sub("", scrub(" ".join(str(error.message or error).split())))
     return DeniedError(
         f"could not sign in: {text[:700]}",
         where="Entra ID",

@@ -450,10 +450,12 @@ class Ledger:
                 # Git gets it at once, and packs it while the other groups are looked at.
                 written += make(group, marks, near)
             there = memory.without(held) if memory else tree
+            if memory:  # what a gap hid is with the rest, and may have been read again
+                there = Documents({**there.files, **memory.rest}, there.lines)
             for group, marks in later:
                 written += make(group, marks, there)
             unchanged = len(snapshot.resources) - written
-            old = {**there.files, **(memory.rest if memory else {})}
+            old = dict(there.files)
             fresh = [path for path in seen if not old.pop(path, "")]
             known = memory.files() if memory and fresh else {}
             for path in fresh:

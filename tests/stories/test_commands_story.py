@@ -200,13 +200,39 @@ def test_a_wrong_secret_is_told_in_words_without_it(
         'client_secret = "Wrong-secret-Wrong-secret"' if line.startswith("client_secret") else line
         for line in file.read_text().splitlines()
     ]
+    taken(capsys, config)
+    before = told(capsys, "log", "--config", str(config))
     file.write_text("\n".join(lines))
-    assert main(["snapshot", "--config", str(config)]) in (1, 3)
-    told_words = capsys.readouterr()
-    assert "Wrong-secret" not in told_words.out + told_words.err
+    for verb in ("snapshot", "audit"):
+        done = subprocess.run(
+            [sys.executable, "-m", "muster", verb, "--config", str(config), "--no-color"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=60,
+        )
+        assert done.returncode == 1, done.stdout
+        assert done.stdout == ""
+        # One error, and not a line of the libraries for each of the calls.
+        first, where, remedy = done.stderr.splitlines()
+        assert first.startswith("error: no resource could be read, so nothing is kept: could not")
+        assert "AADSTS7000215" in first
+        assert where.startswith("  where: ")
+        assert remedy.startswith("  next:  run `muster doctor`")
+        assert "Wrong-secret" not in done.stderr
+    assert told(capsys, "log", "--config", str(config)) == before
     assert main(["doctor", "--config", str(config)]) == 1
     told_words = capsys.readouterr()
     assert "Wrong-secret" not in told_words.out + told_words.err
+    # Many checks that failed alike are one row each; --all has them all.
+    assert main(["ready", "--config", str(config)]) == 2
+    few = capsys.readouterr().out
+    assert main(["ready", "--all", "--config", str(config)]) == 2
+    every = capsys.readouterr().out
+    assert few.count("not known   catalogue") == 1 < every.count("not known   catalogue")
+    assert "more (--all names them)" in few
+    assert "more (--all" not in every
 
 
 def test_an_init_that_fails_leaves_nothing_behind(

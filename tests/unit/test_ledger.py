@@ -23,6 +23,7 @@ from snapshots.errors import (
     StoreError,
 )
 from snapshots.ledger import Ledger, path_of
+from snapshots.ledger.memory import MEMORY
 from snapshots.model import (
     CallCount,
     Gap,
@@ -186,6 +187,20 @@ def test_a_gap_that_stays_gives_the_same_tree_and_keeps_since_when(ledger: Ledge
     assert one.tree == two.tree
     assert first.snapshot.encode() in dict(ledger.files("live", "gaps.json"))["gaps.json"]
     assert set(ledger.load().stale) == {key("a"), key("Upper")}
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["remembered", "from Git"])
+def test_what_a_gap_hid_and_is_read_again_as_it_was_is_nothing_new(
+    ledger: Ledger, forget: bool
+) -> None:
+    whole = state(*(resource(f"n{number}") for number in range(30)))
+    first = ledger.commit(whole)
+    ledger.commit(state(gaps=(hides_deployments(),)))
+    if forget:
+        (ledger.path / MEMORY).unlink()
+    again = ledger.commit(whole)
+    assert (again.tree, again.written, again.removed) == (first.tree, 0, 0)
+    assert again.unchanged == first.written + first.unchanged
 
 
 def test_a_partial_listing_keeps_what_it_did_not_reach(ledger: Ledger) -> None:

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -721,6 +721,8 @@ labels = st.lists(
 
 
 @given(labels, st.floats(0, 1e9))
+@example(["", ""], 5e-324)
+@example(["", ""], 1e-9)
 def test_a_chart_is_made_of_harmless_shapes_whatever_its_labels_say(
     marks: list[str], value: float
 ) -> None:
