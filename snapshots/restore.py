@@ -143,10 +143,19 @@ class Restored:
 def prepare(request: Request, tools: Tools, *, first: int = 1) -> Prepared:
     """Look at the target and give the plan that brings the snapshot there. Changes nothing.
 
-    Raises InputError when nothing that was named is in the snapshot, or two accounts become one;
+    Raises InputError when there is nothing, or nothing that was named, in the snapshot, or two
+    accounts become one;
     NotFoundError when the target subscription is not there.
     """
     source = _selected_regions(request.snapshot, request.regions)
+    if not source.resources:
+        gaps = len(source.gaps)
+        hidden = f": {gaps} gap{'s' if gaps > 1 else ''} hid what there was" if gaps else ""
+        raise InputError(
+            f"there is no resource in the snapshot{hidden}",
+            where=request.snapshot.id[:12],
+            remedy="name another one: `muster log` lists them",
+        )
     translated = translate(source, request.mapping)
     named = _named(request, translated)
     target = _look(request, tools, translated, named)

@@ -983,21 +983,17 @@ def _reason(task: _Task, error: CloudError) -> GapReason:
     return GapReason.FAILED
 
 
-_NO_ANSWER = {GapReason.DENIED: DeniedError, GapReason.UNREACHABLE: UnreachableError}
-
-
 def refuse_nothing(snapshot: Snapshot) -> None:
-    """Refuse a snapshot of nothing whose gaps are all closed doors: credentials, or no network.
+    """Refuse a snapshot for which no call could even be sent: nobody was signed in.
 
     It would be told as an estate without resources. Raises DeniedError or UnreachableError.
     """
-    if snapshot.resources or not snapshot.gaps:
+    if snapshot.resources or snapshot.calls.made or not snapshot.gaps:
         return
     first = min(snapshot.gaps, key=lambda gap: gap.reason is not GapReason.DENIED)
-    if any(gap.reason not in _NO_ANSWER for gap in snapshot.gaps):
-        return
-    raise _NO_ANSWER[first.reason](
-        f"no resource could be read, so nothing is kept: {first.detail}",
+    kind = DeniedError if first.reason is GapReason.DENIED else UnreachableError
+    raise kind(
+        f"nothing could be read, so nothing is kept: {first.detail}",
         where=f"{len(snapshot.gaps)} listings of {snapshot.estate or 'the estate'}",
         remedy="run `muster doctor`: it says what is missing",
         status=first.status,

@@ -40,7 +40,7 @@ def keep_snapshot(
 ) -> Taken:
     """Take and keep one snapshot: ledger first, then manifest and bundle into the vault.
 
-    Raises DeniedError or UnreachableError when nothing at all could be read.
+    Raises DeniedError or UnreachableError when nobody could be signed in.
     """
     from muster import __version__
     from snapshots.take import refuse_nothing, take

@@ -115,7 +115,7 @@ def audit(
     they say it wrote is read again, whatever Azure's log has. Without a baseline there are no
     findings and `report.baseline` is empty. Raises InputError for a wrong rule pack or change
     record, NotFoundError for a scope that names nothing, DeniedError and UnreachableError when
-    nothing at all could be read, StoreError.
+    nobody could be signed in, StoreError.
     """
     wishes = wishes or Wishes()
     began = time.monotonic()

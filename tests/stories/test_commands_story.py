@@ -216,7 +216,7 @@ def test_a_wrong_secret_is_told_in_words_without_it(
         assert done.stdout == ""
         # One error, and not a line of the libraries for each of the calls.
         first, where, remedy = done.stderr.splitlines()
-        assert first.startswith("error: no resource could be read, so nothing is kept: could not")
+        assert first.startswith("error: nothing could be read, so nothing is kept: could not")
         assert "AADSTS7000215" in first
         assert where.startswith("  where: ")
         assert remedy.startswith("  next:  run `muster doctor`")
@@ -233,6 +233,22 @@ def test_a_wrong_secret_is_told_in_words_without_it(
     assert few.count("not known   catalogue") == 1 < every.count("not known   catalogue")
     assert "more (--all names them)" in few
     assert "more (--all" not in every
+
+
+def test_who_is_signed_in_and_may_see_nothing_gets_gaps_and_no_plan_of_nothing(
+    sandbox: RunningSandbox, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.control("POST", "faults", {"kind": "deny", "principal": "muster"})
+    try:
+        found = told(capsys, "snapshot", "--config", str(config), expect=3)
+    finally:
+        sandbox.control("DELETE", "faults")
+    assert found["resources"] == 0
+    assert {gap["reason"] for gap in found["gaps"]} == {"denied"}
+    assert main(["plan", "latest", "--config", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert "error: there is no resource in the snapshot" in said
+    assert f"{len(found['gaps'])} gaps hid what there was" in said
 
 
 def test_an_init_that_fails_leaves_nothing_behind(
