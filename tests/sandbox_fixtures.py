@@ -18,6 +18,7 @@ import requests
 from azure.identity import ClientSecretCredential
 
 ROOT = Path(__file__).parent.parent
+_RENEW = 600.0  # seconds until another token is asked for
 ARM_SCOPE = "https://management.azure.com/.default"
 
 
@@ -103,12 +104,15 @@ class RunningSandbox:
             timeout=timeout,
         )
 
-    _tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+    _tokens: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
 
     def _token(self, name: str, scope: str) -> str:
-        if (name, scope) not in self._tokens:
-            self._tokens[name, scope] = self.token(name, scope)
-        return self._tokens[name, scope]
+        # A long run of tests outlives the hour of a token.
+        token, renew_at = self._tokens.get((name, scope), ("", 0.0))
+        if time.monotonic() >= renew_at:
+            token = self.token(name, scope)
+            self._tokens[name, scope] = token, time.monotonic() + _RENEW
+        return token
 
     def control(self, method: str, path: str = "", body: Any = None) -> Any:
         """A request to the control API; returns the JSON answer (None for an empty one)."""
