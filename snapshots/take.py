@@ -223,6 +223,7 @@ def take(
         descend=descend,
     )
     resources, gaps, reference = taking.run()
+    gaps = (*gaps, *_filtered(resources, gaps, taking.kinds))
     return Snapshot(
         estate=estate,
         taken_at=started,
@@ -981,6 +982,40 @@ def _reason(task: _Task, error: CloudError) -> GapReason:
         # A data plane that does not know the path: the feature is not in this region.
         return GapReason.UNSUPPORTED
     return GapReason.FAILED
+
+
+def _filtered(
+    resources: Iterable[Resource], gaps: Iterable[Gap], kinds: Sequence[Kind]
+) -> tuple[Gap, ...]:
+    """Give a gap for each subscription whose resource groups were not all shown to us.
+
+    Azure refuses nobody the list of resource groups: who may not read them gets fewer, or none. A
+    group that holds an account cannot be absent.
+    """
+    if not any(kind.name == _GROUPS for kind in kinds):
+        return ()
+    keys = [resource.key for resource in resources]
+    shown = {(k.path[0], k.path[1].lower()) for k in keys if k.kind == _GROUPS}
+    known = {gap.key.path[0] for gap in gaps if gap.listing and gap.key.kind == _GROUPS}
+    hidden: dict[str, set[str]] = {}
+    for key in keys:
+        if key.kind == "account" and (key.path[0], key.path[1].lower()) not in shown:
+            hidden.setdefault(key.path[0], set()).add(key.path[1])
+    return tuple(
+        Gap(
+            Key(_GROUPS, (subscription,)),
+            GapReason.DENIED,
+            f"Azure does not show all resource groups: {', '.join(sorted(names))} "
+            "has an account and is not in the list (may this identity read resource groups?)",
+            listing=True,
+            hides=descendants(_GROUPS, kinds),
+        )
+        for subscription, names in sorted(hidden.items())
+        if subscription not in known
+    )
+
+
+_GROUPS = "resource-group"
 
 
 def refuse_nothing(snapshot: Snapshot) -> None:

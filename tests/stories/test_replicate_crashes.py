@@ -157,6 +157,7 @@ def test_a_replication_is_taken_back_models_and_all(site: Site, way: str) -> Non
     undone = told(site, "undo", "last", "--apply", "--yes")
     assert {step["state"] for step in undone["steps"]} == {"undone"}
     stays = {str(step["undo_leaves"]) for step in undone["steps"] if step["undo_leaves"]}
+    stays = {text for text in stays if "switched off" not in text}  # of settings that Azure keeps
     words = {"source": "", "checkpoint": "copied checkpoint stays", "retrain": "job stays"}[way]
     assert bool(stays) == bool(words)
     assert all(words in text for text in stays)

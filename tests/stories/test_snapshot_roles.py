@@ -21,8 +21,10 @@ SNAPSHOT = {need.action for need in needs(Verb.SNAPSHOT)}
 # Without these nothing is less complete: doctor's own question, and what an estate may not have.
 QUIET = {"Microsoft.Authorization/permissions/read", "Microsoft.Resources/subscriptions/read"}
 
-# Capacities are asked only when they are wanted, and skus come with the models.
+# Capacities are asked only when they are wanted, skus come with the models, and private endpoint
+# connections with their account.
 UNUSED = {
+    "Microsoft.CognitiveServices/accounts/privateEndpointConnections/read",
     "Microsoft.CognitiveServices/modelCapacities/read",
     "Microsoft.CognitiveServices/skus/read",
 }

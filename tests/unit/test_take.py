@@ -239,6 +239,7 @@ def test_what_lies_in_a_foundry_account_is_found() -> None:
     project = child(one, "projects", "One/Prj", endpoints={"AI Foundry API": endpoint + "/"})
     project["id"] = f"{one}/projects/Prj"
     listings: dict[str, list[JsonObject]] = {
+        GROUPS: [group()],
         ACCOUNTS: [account(kind="AIServices", projects=True)],
         f"{one}/projects": [project],
         f"{one}/projects/Prj/connections": [child(f"{one}/projects/Prj", "connections", "c")],
@@ -459,6 +460,7 @@ def test_a_project_whose_account_vanished_goes_with_it() -> None:
     project = child(one, "projects", "prj", endpoints={})
     cloud = CannedCloud(
         {
+            GROUPS: [group()],
             ACCOUNTS: [account(kind="AIServices", projects=True)],
             f"{one}/projects": [project],
         }
@@ -474,7 +476,7 @@ def test_a_project_whose_account_vanished_goes_with_it() -> None:
 
     cloud.on = vanish
     snapshot = taken(cloud)
-    assert (list(snapshot.resources), snapshot.gaps) == ([], ())
+    assert ([key.kind for key in snapshot.resources], snapshot.gaps) == (["resource-group"], ())
 
 
 def test_a_file_deleted_before_its_content_was_read_is_not_there() -> None:
@@ -619,6 +621,7 @@ def with_project(*, in_account: bool = False) -> CannedCloud:
     planes = [f"{DESK}/openai/v1", *([f"{ENDPOINT}/openai/v1"] if in_account else [])]
     cloud = CannedCloud(
         {
+            GROUPS: [group()],
             ACCOUNTS: [account(kind="AIServices", projects=True)],
             f"{one}/projects": [project],
             f"{DESK}/agents": [agent],
@@ -659,6 +662,24 @@ def test_a_file_that_azure_never_gives_back_is_recorded_without_bytes_and_is_no_
     broken = with_project()  # the control: another refusal is not that rule
     broken.errors["/openai/v1/files/file-q/content"] = CloudError("Azure refuses it", status=400)
     assert [gap.key.name for gap in taken(broken).gaps] == ["policy.md"]
+
+
+def test_a_list_of_groups_that_azure_cut_short_for_us_is_a_gap_and_no_removal() -> None:
+    listings = {GROUPS: [group(), group("Empty")], ACCOUNTS: [account()]}
+    whole = taken(CannedCloud(listings))
+    assert not whole.gaps
+    assert len(keys(whole, "resource-group")) == 2
+    for shown in ([], [group("Empty")]):  # who may not read them gets fewer, without an error
+        cut = taken(CannedCloud({**listings, GROUPS: shown}), previous=whole)
+        (gap,) = cut.gaps
+        assert (gap.key, gap.reason, gap.listing) == (
+            Key("resource-group", (SUB,)), GapReason.DENIED, True,
+        )  # fmt: skip
+        assert "rg-ai" in gap.detail.lower()
+        assert all(gap.covers(key) for key in whole.resources if key.kind == "resource-group")
+    # The control: a group without an account that is not listed is gone.
+    gone = taken(CannedCloud({**listings, GROUPS: [group()]}), previous=whole)
+    assert not gone.gaps
 
 
 def test_what_account_and_project_both_list_is_there_once_and_downloaded_once() -> None:
@@ -716,6 +737,7 @@ def test_a_secret_in_the_name_of_a_file_or_store_goes_nowhere() -> None:
     named: JsonObject = {"id": "vs_1", "name": f"kb sig={secret}", "file_counts": {"total": 0}}
     cloud = CannedCloud(
         {
+            GROUPS: [group()],
             ACCOUNTS: [account()],
             f"{v1}/files": [file("file-1", f"{secret}.jsonl", 5, 1, "batch")],
             f"{v1}/vector_stores": [named],
