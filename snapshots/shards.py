@@ -102,7 +102,7 @@ class Order:
     scopes: tuple[Scope, ...]
     shards: tuple[Shard, ...]
     options: TakeOptions = field(default_factory=TakeOptions)
-    earlier: tuple[Resource, ...] = ()  # what had payloads in the snapshot before
+    earlier: tuple[Resource, ...] = ()  # of the snapshot before: `worth_knowing`
 
     def shard(self, number: int) -> Shard:
         """Give a shard. Raises InputError."""
@@ -160,6 +160,17 @@ def deal(scopes: Sequence[Scope], *, groups: int = 1, parts: int = 1) -> tuple[S
     )
 
 
+def worth_knowing(previous: Snapshot | None, kinds: Sequence[Kind] = KINDS) -> tuple[Resource, ...]:
+    """Give what workers need of the snapshot before: whose bytes are known, and what may vanish."""
+    if previous is None:
+        return ()
+    listed = {kind.name for kind in kinds if kind.parent == SUBSCRIPTION and not kind.attached}
+    known = {**previous.stale, **previous.resources}
+    return tuple(
+        resource for key, resource in known.items() if resource.payloads or key.kind in listed
+    )
+
+
 def take_shard(
     order: Order,
     number: int,
@@ -189,6 +200,7 @@ def take_shard(
         options=order.options if first else replace(order.options, reference=False),
         kinds=[k for k in kinds if first or k.parent != SUBSCRIPTION or k.name in tops],
         descend=lambda resource: shard.has(resource.key),
+        confirm=first,
     )
     if shard.parts == 1:
         return read
@@ -409,8 +421,14 @@ def _order_document(order: Order) -> JsonObject:
             "payloads": options.payloads,
             "reference_regions": list(options.reference_regions),
         },
-        # The bodies are not needed to know a file again.
-        "earlier": [replace(resource, body={}).document() for resource in order.earlier],
+        # Of the bodies only the region is needed, to know what is in scope.
+        "earlier": [
+            replace(
+                resource,
+                body={k: v for k, v in resource.body.items() if k == "location"},
+            ).document()
+            for resource in order.earlier
+        ],
     }
 
 

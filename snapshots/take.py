@@ -28,6 +28,7 @@ from snapshots.errors import (
 from snapshots.kinds import KINDS, descendants
 from snapshots.kinds.base import SUBSCRIPTION, Content, Kind, Location, Parent
 from snapshots.kinds.fields import Pattern, location
+from snapshots.kinds.groups import RESOURCE_GROUP
 from snapshots.kinds.openai import is_fine_tuned
 from snapshots.kinds.reference import CATALOGUES, Catalogue
 from snapshots.model import (
@@ -77,6 +78,15 @@ class Calls(Protocol):
         ...
 
 
+class Answered(Protocol):
+    """What Azure answered."""
+
+    @property
+    def body(self) -> Json:
+        """Give the raw wire JSON."""
+        ...
+
+
 class Cloud(Protocol):
     """What a snapshot asks of the one way out to Azure."""
 
@@ -96,6 +106,10 @@ class Cloud(Protocol):
         cursor: Cursor,
     ) -> Iterator[JsonObject]:
         """Give the items of a listing, page after page, as raw wire JSON."""
+        ...
+
+    def get(self, place: Place, path: str, *, params: Mapping[str, str], kind: str) -> Answered:
+        """Read one thing. Raises MissingError when it is not there."""
         ...
 
     def stream(
@@ -196,12 +210,15 @@ def take(
     options: TakeOptions | None = None,
     kinds: Sequence[Kind] = KINDS,
     descend: Callable[[Resource], bool] | None = None,
+    confirm: bool = False,
 ) -> Snapshot:
     """Give the state of the scopes now: the same for the same state, whatever the order of answers.
 
     What cannot be read is a Gap and the rest is read on. `previous` saves downloads: a file whose
     id and size it knows, with a digest that `payloads` keeps, is not fetched again. `descend` says
     of what a subscription lists whether calls are spent on what lies below it; default: always.
+    `confirm` asks by name for what `previous` knows and a subscription's lists show no more: only
+    a 404 says that it went.
     Raises StoreError when the vault fails, and nothing for what the cloud does.
     """
     if not scopes:
@@ -221,9 +238,9 @@ def take(
         earlier=_earlier(previous),
         before=previous,
         descend=descend,
+        confirm=confirm,
     )
     resources, gaps, reference = taking.run()
-    gaps = (*gaps, *_filtered(resources, gaps, taking.kinds))
     return Snapshot(
         estate=estate,
         taken_at=started,
@@ -306,6 +323,7 @@ class _Taking:
     earlier: Mapping[tuple[str, str], Resource]
     before: Snapshot | None = None
     descend: Callable[[Resource], bool] | None = None
+    confirm: bool = False
     known: frozenset[str] = frozenset()
     resources: dict[Key, Resource] = field(default_factory=dict)
     parents: dict[Key, Parent] = field(default_factory=dict)
@@ -341,6 +359,8 @@ class _Taking:
         self._settle_doubts()
         self._leave_shared()
         self._leave_scope()
+        if self.confirm:
+            self._confirm_absences()
         for kind, number in sorted(self.floor.items()):
             self.cloud.calls.expect(kind, number)
         resources = sorted(self.resources.values(), key=lambda resource: resource.key)
@@ -687,7 +707,7 @@ class _Taking:
         )
 
     def _gap(self, task: _Task, error: CloudError) -> Gap:
-        detail = scrub(" ".join(error.what.split()))[:500]
+        detail = _detail(error)
         reason = _reason(task, error)
         match task:
             case _Listing(kind, parent):
@@ -767,6 +787,82 @@ class _Taking:
                 at = self.held.get(at)
             if at == key:
                 del self.resources[other]
+
+    def _confirm_absences(self) -> None:
+        """Ask by name for what a subscription's lists show no more, or should show.
+
+        Azure leaves out of such a list what the caller may not read, without an error (see
+        github.com/projectkudu/AzureResourceExplorer/issues/254): a list that is shorter proves
+        nothing, and neither does an empty one.
+        """
+        absent = self._absent()
+        with ThreadPoolExecutor(max(1, self.options.threads), "take") as pool:
+            found = list(pool.map(self._by_name, absent))
+        for (kind, resource), error in zip(absent, found, strict=True):
+            self.floor[kind.name] += 1
+            if error is None or isinstance(error, MissingError):
+                continue
+            self.gaps.append(
+                Gap(
+                    resource.key,
+                    _reason(None, error),
+                    _detail(error, "no list shows it; asked for by name, "),
+                    True,
+                    descendants(kind.name, self.kinds),
+                    error.status,
+                    error.code,
+                )
+            )
+
+    def _absent(self) -> list[tuple[Kind, Resource]]:
+        """Give what was known, or holds an account, is in scope, and no list shows."""
+        kinds = {
+            kind.name: kind
+            for kind in self.kinds
+            if kind.parent == SUBSCRIPTION and not kind.attached and kind.plane is Plane.ARM
+        }
+        known: dict[Key, Resource] = {}
+        if RESOURCE_GROUP.name in kinds:
+            for key in self.resources:
+                if key.kind in kinds and len(key.path) == 3:
+                    subscription, group = key.path[:2]
+                    id_ = f"/subscriptions/{subscription}/resourceGroups/{group}"
+                    held_in = Key(RESOURCE_GROUP.name, (subscription, group))
+                    known[held_in] = Resource(held_in, id_, {})
+        if self.before is not None:
+            known |= {**self.before.stale, **self.before.resources}
+        tops: set[tuple[str, ...]] = {
+            key.path for key in self.resources if key.kind in kinds and len(key.path) == 3
+        }
+        return [
+            (kinds[key.kind], resource)
+            for key, resource in sorted(known.items())
+            if key.kind in kinds
+            and key not in self.resources
+            and (
+                self._may_be_wanted(key, resource.body)
+                if len(key.path) > 2
+                else self._wanted(key.path, tops, unread=False)
+            )
+            and not any(gap.covers(key) for gap in self.gaps)
+        ]
+
+    def _by_name(self, absent: tuple[Kind, Resource]) -> CloudError | None:
+        """Ask for one thing; None when it is there and out of scope by now."""
+        kind, resource = absent
+        key = resource.key
+        region = resource.body.get("location")
+        at = location(region) if isinstance(region, str) else ""
+        params = kind.location.params if kind.location else {}
+        try:
+            body = self.cloud.get(
+                Place(Plane.ARM, "", key.path[0], at), resource.id, params=params, kind=kind.name
+            ).body
+        except CloudError as error:
+            return error
+        if not self._may_be_wanted(key, body if isinstance(body, dict) else {}):
+            return None
+        return CloudError("Azure shows it", where=resource.id)
 
     # ---- one thing, two listings ----------------------------------------------------------
 
@@ -961,7 +1057,7 @@ def _where(task: _Task) -> str:
             assert_never(task)
 
 
-def _reason(task: _Task, error: CloudError) -> GapReason:
+def _reason(task: _Task | None, error: CloudError) -> GapReason:
     match error:
         case DeniedError():
             return GapReason.DENIED
@@ -984,38 +1080,8 @@ def _reason(task: _Task, error: CloudError) -> GapReason:
     return GapReason.FAILED
 
 
-def _filtered(
-    resources: Iterable[Resource], gaps: Iterable[Gap], kinds: Sequence[Kind]
-) -> tuple[Gap, ...]:
-    """Give a gap for each subscription whose resource groups were not all shown to us.
-
-    Azure refuses nobody the list of resource groups: who may not read them gets fewer, or none. A
-    group that holds an account cannot be absent.
-    """
-    if not any(kind.name == _GROUPS for kind in kinds):
-        return ()
-    keys = [resource.key for resource in resources]
-    shown = {(k.path[0], k.path[1].lower()) for k in keys if k.kind == _GROUPS}
-    known = {gap.key.path[0] for gap in gaps if gap.listing and gap.key.kind == _GROUPS}
-    hidden: dict[str, set[str]] = {}
-    for key in keys:
-        if key.kind == "account" and (key.path[0], key.path[1].lower()) not in shown:
-            hidden.setdefault(key.path[0], set()).add(key.path[1])
-    return tuple(
-        Gap(
-            Key(_GROUPS, (subscription,)),
-            GapReason.DENIED,
-            f"Azure does not show all resource groups: {', '.join(sorted(names))} "
-            "has an account and is not in the list (may this identity read resource groups?)",
-            listing=True,
-            hides=descendants(_GROUPS, kinds),
-        )
-        for subscription, names in sorted(hidden.items())
-        if subscription not in known
-    )
-
-
-_GROUPS = "resource-group"
+def _detail(error: CloudError, before: str = "") -> str:
+    return (before + scrub(" ".join(error.what.split())))[:500]
 
 
 def refuse_nothing(snapshot: Snapshot) -> None:

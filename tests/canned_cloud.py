@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from typing import TypeVar
@@ -14,6 +15,13 @@ from snapshots.errors import MissingError
 from snapshots.model import JsonObject, Payload, digest
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class CannedAnswer:
+    """What `get` gives."""
+
+    body: JsonObject
 
 
 class CannedCloud:
@@ -63,6 +71,16 @@ class CannedCloud:
             if size and index and index % size == 0 and cursor is not Cursor.NONE:
                 self.calls.sent(kind, again=False)
             yield item
+
+    def get(self, place: Place, path: str, *, params: Mapping[str, str], kind: str) -> CannedAnswer:
+        """Give the canned item with that id, out of all listings; else a 404."""
+        assert params
+        self._answer(place, path, kind, {}, None)
+        for items in self.listings.values():
+            for item in items:
+                if str(item.get("id", "")).lower() == path.lower():
+                    return CannedAnswer(item)
+        raise MissingError("not found", where=path, status=404, code="ResourceNotFound")
 
     def stream(
         self, place: Place, path: str, *, params: Mapping[str, str], kind: str

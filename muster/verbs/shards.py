@@ -34,6 +34,7 @@ from snapshots.shards import (
     read_capture,
     read_order,
     take_shard,
+    worth_knowing,
 )
 from snapshots.vault import Vault
 
@@ -83,7 +84,7 @@ def order_snapshot(
         scopes,
         deal(scopes, groups=groups, parts=parts),
         replace(options, reference_regions=_regions(previous, options.reference_regions)),
-        tuple(r for r in (previous.resources.values() if previous else ()) if r.payloads),
+        worth_knowing(previous),
     )
     keep_order(vault, order)
     return order

@@ -60,6 +60,7 @@ def keep_snapshot(
         payloads=vault,
         progress=progress_teller(tell, cloud.budget.view),
         options=options,
+        confirm=True,
     )
     refuse_nothing(snapshot)
     tell(f"keeping {len(snapshot.resources)} resources", None)

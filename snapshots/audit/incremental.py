@@ -30,6 +30,7 @@ MARGIN: Final = LAG  # a record may come late, and a long operation goes on afte
 READ: Final = "Read"  # trailers of a commit on live that an audit made
 SWEPT_AT: Final = "Swept-At"
 READ_AT: Final = "Read-At"
+READ_UNTIL: Final = "Read-Until"  # where its stories end: later commits are told apart by it
 
 _TOPS: Final = tuple(
     kind.name
@@ -198,6 +199,7 @@ def read_live(
         progress=progress,
         options=asked,
         descend=descend,
+        confirm=True,
     )
     done = max(now, azure_now(cloud, clock))
     if previous is not None:
@@ -395,6 +397,7 @@ def trailers_of(read: LiveRead) -> Mapping[str, str]:
     return {
         READ: read.reading.mode.value,
         READ_AT: read.now.isoformat(),
+        READ_UNTIL: read.done.isoformat(),
         SWEPT_AT: swept.isoformat() if swept else "",
     }
 

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -426,6 +427,8 @@ class _Audit:
         return Window(_read_time(parent, first=True), max(self._read_until(entry), later))
 
     def _read_until(self, entry: Entry) -> datetime:
+        with suppress(ValueError):  # an audit's, since it notes where its stories end
+            return datetime.fromisoformat(entry.trailers.get(incremental.READ_UNTIL, ""))
         noted = _read_time(entry)
         # A plain snapshot notes our clock: where Azure's is ahead, records are later than that.
         ahead = self.read.now - self.local_now

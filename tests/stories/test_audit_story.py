@@ -6,12 +6,13 @@ import random
 import subprocess
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snapshots.audit.archive import load_stories
 from snapshots.audit.report_model import AuditReport, Class, Confidence, Finding, Severity
 from snapshots.audit.run import Wishes
 from snapshots.ledger import BASELINE, EVIDENCE
@@ -818,6 +819,21 @@ def test_a_plain_snapshot_between_two_audits_gives_nobody_anothers_change(site: 
         ("changed", pipeline.who),
         ("changed", anna.who),
     ]
+
+
+def test_what_is_read_after_an_audit_comes_later_than_the_stories_of_it(site: Site) -> None:
+    """Also where Azure's clock, of whole seconds, makes both the same moment."""
+    site.approve_all()
+    site.later()
+    site.sandbox.control("POST", "clock", {"scale": 60})  # an audit takes a while by its clock
+    set_capacity(site, site.person("Anna Lindqvist"), 50, (*HR, "hr-chat"))
+    site.later()
+    site.audit()
+    ledger = site.ledger()
+    (story,) = load_stories(ledger)[ledger.find("live", "aoai-hr-weu/hr-chat")]
+    entry = ledger.entry("live")
+    assert datetime.fromisoformat(entry.trailers["Read-Until"]) == story.until
+    assert story.until > datetime.fromisoformat(entry.trailers["Read-At"])
 
 
 def test_a_write_that_was_told_is_no_reason_for_what_was_changed_since(site: Site) -> None:

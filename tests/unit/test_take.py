@@ -139,6 +139,7 @@ def taken(
     previous: Snapshot | None = None,
     payloads: KeptPayloads | None = None,
     options: TakeOptions = QUIET,
+    confirm: bool = False,
 ) -> Snapshot:
     return take(
         "estate",
@@ -150,6 +151,7 @@ def taken(
         previous=previous,
         payloads=payloads if payloads is not None else KeptPayloads(),
         options=options,
+        confirm=confirm,
     )
 
 
@@ -664,22 +666,65 @@ def test_a_file_that_azure_never_gives_back_is_recorded_without_bytes_and_is_no_
     assert [gap.key.name for gap in taken(broken).gaps] == ["policy.md"]
 
 
-def test_a_list_of_groups_that_azure_cut_short_for_us_is_a_gap_and_no_removal() -> None:
-    listings = {GROUPS: [group(), group("Empty")], ACCOUNTS: [account()]}
-    whole = taken(CannedCloud(listings))
+# What is asked by name when no list shows it: a group, an account, and what lies in that.
+IN_GROUP = f"/subscriptions/{SUB}/resourcegroups/rg-ai"
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked"),
+    [
+        ({GROUPS: []}, IN_GROUP),
+        ({GROUPS: [group("Empty")]}, IN_GROUP),
+        ({ACCOUNTS: []}, account_id("One")),
+    ],
+    ids=["no group", "fewer groups", "no account"],
+)
+@pytest.mark.parametrize("earlier", [True, False], ids=["known before", "first snapshot"])
+def test_a_list_that_azure_cuts_short_is_a_gap_and_only_a_404_a_removal(
+    listed: dict[str, list[JsonObject]], asked: str, earlier: bool
+) -> None:
+    one = account_id("One")
+    listings = {
+        GROUPS: [group(), group("Empty")],
+        ACCOUNTS: [account()],
+        f"{one}/deployments": [child(one, "deployments", "chat")],
+    }
+    whole = taken(CannedCloud(listings), confirm=True)
     assert not whole.gaps
-    assert len(keys(whole, "resource-group")) == 2
-    for shown in ([], [group("Empty")]):  # who may not read them gets fewer, without an error
-        cut = taken(CannedCloud({**listings, GROUPS: shown}), previous=whole)
-        (gap,) = cut.gaps
-        assert (gap.key, gap.reason, gap.listing) == (
-            Key("resource-group", (SUB,)), GapReason.DENIED, True,
-        )  # fmt: skip
-        assert "rg-ai" in gap.detail.lower()
-        assert all(gap.covers(key) for key in whole.resources if key.kind == "resource-group")
-    # The control: a group without an account that is not listed is gone.
-    gone = taken(CannedCloud({**listings, GROUPS: [group()]}), previous=whole)
-    assert not gone.gaps
+    assert whole.calls.made == whole.calls.floor
+    previous = whole if earlier else None
+    denied = CannedCloud({**listings, **listed})
+    denied.errors[asked.lower()] = DeniedError("Azure denies it (403)", status=403)
+    cut = taken(denied, previous=previous, confirm=True)
+    assert cut.calls.made == cut.calls.floor
+    if not earlier and ACCOUNTS in listed:  # nothing tells of it
+        assert not cut.gaps
+        return
+    (gap,) = cut.gaps
+    assert (gap.reason, gap.status, gap.listing) == (GapReason.DENIED, 403, True)
+    assert "asked for by name" in gap.detail
+    lost = {key for key in whole.resources if key not in cut.resources}
+    assert all(gap.covers(key) for key in lost if key != Key("resource-group", (SUB, "empty")))
+    assert not gap.covers(Key("account", (SUB, "rg-ai", "two")))
+    # The controls: Azure says that it went, or the lists are believed as they are.
+    gone = CannedCloud({**listings, **listed})
+    gone.errors[asked.lower()] = MissingError("not found", status=404, code="ResourceNotFound")
+    assert not taken(gone, previous=previous, confirm=True).gaps
+    assert not taken(denied, previous=previous).gaps
+
+
+def test_what_is_there_by_name_and_in_no_list_is_a_gap_unless_it_left_the_scope() -> None:
+    whole = taken(CannedCloud({GROUPS: [group()], ACCOUNTS: [account()]}))
+    moved = CannedCloud({GROUPS: [group()], "elsewhere": [account(region="eastus")]})
+    (gap,) = taken(moved, previous=whole, confirm=True).gaps
+    assert gap.covers(Key("account", (SUB, "rg-ai", "one")))
+    assert "Azure shows it" in gap.detail
+    here = Scope(SUB, regions=("swedencentral",))  # where it was
+    assert not taken(moved, here, previous=whole, confirm=True).gaps
+    for other in (Scope(SUB, accounts=("two",)), Scope(SUB, resource_groups=("rg-x",))):
+        asked = CannedCloud({GROUPS: [group()], "elsewhere": [account()]})
+        assert not taken(asked, other, previous=whole, confirm=True).gaps
+        assert not [path for _, path in asked.asked if path.lower() == account_id("One").lower()]
 
 
 def test_what_account_and_project_both_list_is_there_once_and_downloaded_once() -> None:
