@@ -362,7 +362,9 @@ class Ticket:
 _REMAINING = re.compile(
     r"x-ms-ratelimit-remaining-(subscription|tenant)-(global-)?(reads|writes|deletes)\Z"
 )
-_GLOBAL = 15  # the cap over all principals is 15 times the bucket of one (azure-api.md D)
+# The cap over all principals is 15 times the bucket of one:
+# learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling
+_GLOBAL = 15
 # Resource Graph: 15 queries in 5 seconds for each user (learn.microsoft.com, "Guidance for
 # throttled requests in Azure Resource Graph").
 _GRAPH_MOST, _GRAPH_WINDOW = 15, 5.0

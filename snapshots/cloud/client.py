@@ -52,7 +52,8 @@ _GRAPH_VERSION = "2021-03-01"
 _IDLE_PAGES = 100  # pages in a row that bring nothing new, before a listing is called damaged
 _CURSOR_GONE = frozenset({400, 404})  # what a cursor that names a deleted item is answered
 _STEPS_BACK = 3  # items of the page before that may stand in for it
-_GRAPH_PAGE = 1000  # rows: the most Resource Graph gives at once (azure-api.md D)
+# Rows at once: learn.microsoft.com/azure/governance/resource-graph/concepts/work-with-data
+_GRAPH_PAGE = 1000
 
 _RETRY = frozenset({408, 429, 500, 502, 503, 504})
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)

@@ -22,7 +22,7 @@ from snapshots.errors import (
 )
 from snapshots.model import Json
 
-# Another operation runs on the same parent: it goes away by waiting. azure-api.md A.1: one write at
+# Another operation runs on the same parent: it goes away by waiting. One write at
 # a time for each account; an account that is still being created refuses its children with a 400.
 BUSY = frozenset(
     {
