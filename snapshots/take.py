@@ -830,15 +830,15 @@ class _Taking:
                     held_in = Key(RESOURCE_GROUP.name, (subscription, group))
                     known[held_in] = Resource(held_in, id_, {})
         if self.before is not None:
-            known |= {**self.before.stale, **self.before.resources}
+            for earlier in (self.before.stale, self.before.resources):
+                known |= {key: earlier[key] for key in earlier if key.kind in kinds}
         tops: set[tuple[str, ...]] = {
             key.path for key in self.resources if key.kind in kinds and len(key.path) == 3
         }
         return [
             (kinds[key.kind], resource)
             for key, resource in sorted(known.items())
-            if key.kind in kinds
-            and key not in self.resources
+            if key not in self.resources
             and (
                 self._may_be_wanted(key, resource.body)
                 if len(key.path) > 2
